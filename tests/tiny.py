@@ -1,13 +1,13 @@
 """A tiny random Qwen2-VL with a real processor, for tests: CPU, offline, 0.6 MB, built in well under a second.
 
-Everything around the weights is real: the Hugging Face classes, a byte-level tokenizer that encodes any text, the special
+Everything around the weights is real: the Hugging Face classes, a byte-level tokenizer for any text, the special
 tokens and the chat template of Qwen2-VL, and processor files that ``from_pretrained`` reads.
 """
 
 from __future__ import annotations
 
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ CHAT_TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "{% endif %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}{{ message['content'] }}"
-    "<|im_end|>\n{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' or 'image' in content"
-    " or 'image_url' in content %}{% set image_count.value = image_count.value + 1 %}{% if add_vision_id %}Picture "
+    "<|im_end|>\n{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' or 'image' in "
+    "content or 'image_url' in content %}{% set image_count.value = image_count.value + 1 %}{% if add_vision_id %}Picture "
     "{{ image_count.value }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>{% elif content['type'] == 'video'"
     " or 'video' in content %}{% set video_count.value = video_count.value + 1 %}{% if add_vision_id %}Video "
     "{{ video_count.value }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>{% elif 'text' in content %}"
@@ -88,7 +88,7 @@ def tiny_qwen2_vl(folder: Path | str | None = None, *, seed: int = 0, **text: An
     return _build(Path(folder), seed, text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cached(seed: int, text: tuple[tuple[str, Any], ...]) -> Path:
     return _build(Path(tempfile.mkdtemp(prefix="tiny-qwen2-vl-")), seed, dict(text))
 
