@@ -1,0 +1,1 @@
+"""Turns models x methods x keeps x benchmarks into tables. Knows nothing of attention; `model_wrappers` does."""

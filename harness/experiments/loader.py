@@ -1,0 +1,181 @@
+"""Reads an experiment file and checks every name in it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from harness.experiments.schema import Experiment, ExperimentFile, Judge, Profile, Row
+from model_wrappers.errors import UserError
+
+HERE = Path(__file__).parent
+NEEDS_EVIDENCE = ("oracle", "anti-oracle")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice in one mapping (YAML's own answer is to keep the last in silence)."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def experiment_names() -> list[str]:
+    """The experiments that come with the package."""
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+def load(path_or_name: str | Path, profile: str = "micro", *, max_samples: int | None = None) -> Experiment:
+    """One profile of an experiment, fully checked.
+
+    `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to its first
+    samples. Raises UserError for whatever is wrong in the file; loads neither torch nor vlmeval.
+    """
+    path = _find(path_or_name)
+    content = _parse(path)
+    try:
+        file = ExperimentFile.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_sentence(error)}") from error
+    if profile not in file.profiles:
+        raise UserError(f"{path}: no profile {profile!r}{_meant(profile, file.profiles)}")
+    if max_samples is not None and max_samples < 1:
+        raise UserError(f"--limit {max_samples}: allowed are whole numbers from 1")
+    for name, chosen in file.profiles.items():
+        _check_names(f"{path}: profiles.{name}", file, chosen)
+    chosen = file.profiles[profile]
+    return Experiment(
+        name=file.name,
+        title=chosen.title or file.title,
+        profile=profile,
+        source=str(path),
+        models=chosen.models,
+        benchmarks=file.benchmarks,
+        data=chosen.data,
+        frames=chosen.frames,
+        pixels=chosen.pixels,
+        dtype=chosen.dtype,
+        attention=chosen.attention,
+        judge=chosen.judge,
+        judges=chosen.judges,
+        rows=chosen.rows,
+        max_samples=max_samples,
+    )
+
+
+def _find(path_or_name: str | Path) -> Path:
+    text = str(path_or_name)
+    if text in experiment_names():
+        return HERE / f"{text}.yaml"
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UserError(f"experiment file {path} does not exist")
+    raise UserError(f"no experiment {text!r}{_meant(text, experiment_names())}, or the path of a .yaml file")
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: {error.problem}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from error
+
+
+def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
+    from harness.benchmarks import benchmark_names
+    from harness.models import model_info
+    from model_wrappers.registry import check_fields, method_names
+
+    if profile.data == "micro":
+        import harness.micro
+
+        harness.micro.register()
+    for name in file.benchmarks:
+        _known(f"{where}: benchmarks", name, benchmark_names())
+    for name in profile.judges:
+        _known(f"{where}.judges", name, file.benchmarks)
+    for name in profile.models:
+        try:
+            model_info(name)
+        except UserError as error:
+            raise UserError(f"{where}.models: {error}") from error
+    seen: set[tuple[Any, ...]] = set()
+    for number, row in enumerate(profile.rows):
+        here = f"{where}.rows.{number}"
+        if row.method in NEEDS_EVIDENCE and profile.data != "micro":
+            raise UserError(f"{here}.method: {row.method} needs to know which tokens a question is about; only data: micro does")
+        _known(f"{here}.method", row.method, method_names())
+        try:
+            check_fields(row.method, row.fields)
+        except UserError as error:
+            raise UserError(f"{here}.fields: {error}") from error
+        for keep in row.keep:
+            key = (row.method, tuple(sorted((k, str(v)) for k, v in row.fields.items())), keep)
+            if key in seen:
+                raise UserError(f"{here}: {row.method} at keep {keep:g} is given twice; each may stand once")
+            seen.add(key)
+
+
+def _known(where: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UserError(f"{where}: unknown name {name!r}{_meant(name, known)}")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{guess}; allowed are {', '.join(known)}"
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing wrong, as `key: what is wrong; what is allowed`."""
+    first = error.errors(include_url=False)[0]
+    place = [part for part in first["loc"] if not (isinstance(part, str) and part in ("Judge", "literal['exact']"))]
+    key = ".".join(str(part) for part in place)
+    kind, given = first["type"], first.get("input")
+    if kind == "said":
+        return f"{key}: {first['msg']}" if key else first["msg"]
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}{_meant(str(place[-1]), _keys_at(place[:-1]))}"
+    if kind == "missing":
+        return f"key {key!r} is missing"
+    if not key:
+        return f"the file holds {_named(given)}; expected keys such as {', '.join(ExperimentFile.model_fields)}"
+    return f"{key}: {_named(given)} is not allowed here: {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+def _named(value: Any) -> str:
+    return "nothing" if value is None else f"{str(value)[:60]!r}"
+
+
+def _keys_at(place: list[Any]) -> list[str]:
+    """The keys that the schema allows at a place such as profiles.micro.rows.2."""
+    if not place:
+        keys: type[BaseModel] = ExperimentFile
+    elif place[0] == "profiles" and "rows" in place:
+        keys = Row
+    elif place[-1] == "judge" or "judges" in place:
+        keys = Judge
+    else:
+        keys = Profile
+    return list(keys.model_fields)
+
+

@@ -1,0 +1,129 @@
+"""Fingerprints of what an answer depends on: code, checkpoints, data, package versions. Light: neither torch nor vlmeval."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from harness.store import digest
+
+PACKAGES = Path(__file__).parent.parent
+LOOKUPS = ("model_wrappers", "model_wrappers.registry", "model_wrappers.methods", "model_wrappers.families")
+"""Modules that only find others by name: following them would tie every method to every other one."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change an answer, as installed. Nothing is imported for it."""
+    names = ("torch", "transformers", "ms-vlmeval", "qwen-vl-utils", "decord")
+    return {name: _version(name) for name in names}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of all files under a folder: a checkpoint by content, wherever it lies."""
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in _files(folder)])
+
+
+def folder_stamp(folder: Path) -> str:
+    """A cheap stand-in for `folder_digest`: names, sizes and modification times (nanoseconds) of all files under a folder."""
+    stamps = []
+    for path in _files(folder):
+        stat = path.stat()
+        stamps.append([str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns])
+    return digest(stamps)
+
+
+def _files(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        found += [Path(parent) / name for name in names if not name.endswith((".lock", ".pyc"))]
+    return sorted(path for path in found if path.is_file())
+
+
+def code_stamp(*folders: Path) -> str:
+    """sha256 over the text of all Python files under the folders: any edit changes it."""
+    files = [path for folder in folders for path in _files(folder) if path.suffix == ".py"]
+    return digest([[str(path), file_digest(path)] for path in files])
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """sha256 over what the modules, and every model_wrappers module that they import in turn, say to the interpreter.
+
+    Comments, docstrings and layout do not count, so an answer stays valid when only they change; any other edit makes new cells.
+    """
+    todo, seen = list(modules), dict[str, str]()
+    while todo:
+        name = todo.pop()
+        if name in seen or name in LOOKUPS:
+            continue
+        path = _source(name)
+        if path is None:
+            continue
+        tree = _tree(path)
+        seen[name] = _meaning(path)
+        todo += [imported for imported in _imports(tree, name, path) if imported.startswith("model_wrappers")]
+    return digest(seen)
+
+
+@cache
+def _source(module: str) -> Path | None:
+    """The module's file without importing it (its parents are); None where `module` is not a Python module."""
+    top, *rest = module.split(".")
+    for candidate in (PACKAGES.joinpath(top, *rest).with_suffix(".py"), PACKAGES.joinpath(top, *rest, "__init__.py")):
+        if candidate.is_file():
+            return candidate
+    if top in ("harness", "model_wrappers"):
+        return None
+    found = importlib.util.find_spec(module)
+    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def _meaning(path: Path) -> str:
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imports(tree: ast.Module, module: str, path: Path) -> Iterator[str]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
