@@ -1,0 +1,252 @@
+"""A table as Markdown, CSV, xlsx or LaTeX, and the way back from CSV.
+
+Markdown and LaTeX are for readers (a model's name stands once, as in the paper); CSV and xlsx are for machines: every
+row names its model, numbers are numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from openpyxl import Workbook
+from openpyxl.styles import Font
+
+from harness.layout import Average, Column, Group, RowResult, Table, columns
+from harness.statistics import Cell
+from model_wrappers.errors import UserError
+
+# Columns of a CSV that are neither a benchmark nor an average.
+FIXED = ("model", "method", "label", "retention", "realised", "layer_mean", "evidence_kept")
+
+_INCOMPLETE = re.compile(r"incomplete \((\d+) of (\d+)\)")
+# Characters that no xlsx file may hold.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "†": r"\dag{}",
+}
+
+
+def to_markdown(table: Table) -> str:
+    """The title, a table whose columns line up in a terminal, and the footnotes as a list."""
+    shown = columns(table)
+    head = [_markdown(column.header) for column in shown]
+    body = [[_markdown(text) for text in line] for line in _once(table, shown)]
+    widths = [max(3, *(len(line[i]) for line in [head, *body])) for i in range(len(head))]
+
+    def line(texts: list[str]) -> str:
+        padded = (
+            text.rjust(width) if column.numeric else text.ljust(width)
+            for text, width, column in zip(texts, widths, shown, strict=True)
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|".join(
+        "-" * (width + 1) + ":" if column.numeric else "-" * (width + 2)
+        for width, column in zip(widths, shown, strict=True)
+    )
+    parts = [f"**{_markdown(table.title)}**", ""] if table.title else []
+    parts += [line(head), f"|{rule}|", *(line(texts) for texts in body)]
+    if table.notes:
+        parts += ["", *(f"- {_markdown(note)}" for note in table.notes)]
+    return "\n".join(parts) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Comma-separated, one header line: FIXED columns where known, scores, averages in percent, shares in [0, 1]."""
+    shown = columns(table)
+    label = Column("label", "label", lambda row: row.label, lambda row: row.label)
+    shown.insert(2, label)
+    if any(row.realised is not None for row in table.rows):
+        shown.append(Column("realised", "realised", lambda row: row.realised, lambda row: str(row.realised)))
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow([column.key for column in shown])
+    for row in table.rows:
+        writer.writerow([_plain(column.raw(row)) for column in shown])
+    return sink.getvalue()
+
+
+def from_csv(text: str, *, title: str = "", micro: bool | None = None) -> Table:
+    """The table that `to_csv` wrote (or a transcribed table of the paper), averages as they stand in it.
+
+    Footnotes, cell notes and sample counts of complete cells are not in a CSV. `micro` is read off the evidence column
+    when None. Raises UserError naming the line and column of a value that is no number.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    names = list(reader.fieldnames or [])
+    if absent := [name for name in ("model", "method", "retention") if name not in names]:
+        raise UserError(f"a table's CSV needs the columns model, method and retention; missing: {', '.join(absent)}")
+    groups: list[Group] = []
+    current: list[str] = []
+    for name in names:
+        if name.endswith("avg_pct"):
+            groups.append(Group(tuple(current), _average_header(name), name))
+            current = []
+        elif name not in FIXED:
+            current.append(name)
+    if current:
+        raise UserError(f"a table's CSV has no average column after {', '.join(current)}")
+    rows = [_read_row(line, number, groups) for number, line in enumerate(reader, start=2)]
+    return Table(title, tuple(groups), tuple(rows), (), "evidence_kept" in names if micro is None else micro)
+
+
+def to_xlsx(table: Table) -> bytes:
+    """A workbook: the sheet `table` (or `micro`) with numbers as numbers, and `about` with title and footnotes.
+
+    Text is stored as text: a name that starts with = + - or @ is never read as a formula.
+    """
+    book = Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.title = "micro" if table.micro else "table"
+    shown = columns(table)
+    for place, column in enumerate(shown, start=1):
+        _put(sheet.cell(1, place), column.header)
+        sheet.cell(1, place).font = Font(bold=True)
+        sheet.column_dimensions[sheet.cell(1, place).column_letter].width = max(10, len(column.header) + 2)
+    for number, row in enumerate(table.rows, start=2):
+        for place, column in enumerate(shown, start=1):
+            value = column.raw(row) if column.numeric else column.show(row)
+            _put(sheet.cell(number, place), value)
+            if isinstance(value, float | int):
+                sheet.cell(number, place).number_format = column.number_format
+    sheet.freeze_panes = "D2"
+    about = book.create_sheet("about")
+    for number, text in enumerate([table.title, *table.notes], start=1):
+        _put(about.cell(number, 1), text)
+    sink = io.BytesIO()
+    book.save(sink)
+    return sink.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    r"""A `table` environment for the booktabs package: a rule between models, footnotes under the table."""
+    shown = columns(table)
+    out = [r"% needs \usepackage{booktabs}", r"\begin{table}[t]", r"\centering", r"\small"]
+    if table.title:
+        out.append(rf"\caption{{{_latex(table.title)}}}")
+    out += [rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in shown)}}}", r"\toprule"]
+    out += [" & ".join(_latex(column.header) for column in shown) + r" \\", r"\midrule"]
+    for number, line in enumerate(_once(table, shown)):
+        if number and line[0]:
+            out.append(r"\midrule")
+        out.append(" & ".join(_latex(text) for text in line) + r" \\")
+    out += [r"\bottomrule", r"\end{tabular}"]
+    out += [rf"\par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
+    return "\n".join([*out, r"\end{table}"]) + "\n"
+
+
+def write(table: Table, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.md`, `.csv`, `.xlsx` and `.tex` into `folder`, each whole or not at all. Returns their paths.
+
+    Raises UserError when the folder cannot be written.
+    """
+    contents = {
+        "md": to_markdown(table).encode(),
+        "csv": to_csv(table).encode(),
+        "xlsx": to_xlsx(table),
+        "tex": to_latex(table).encode(),
+    }
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, content in contents.items():
+            path = folder / f"{name}.{suffix}"
+            partial = folder / f".{name}.{suffix}.partial"
+            partial.write_bytes(content)
+            os.replace(partial, path)
+            paths.append(path)
+    except OSError as error:
+        raise UserError(f"the table cannot be written to {folder}: {error.strerror or error}") from error
+    return paths
+
+
+def _once(table: Table, shown: list[Column]) -> list[list[str]]:
+    """The body as text, a model's name in the first of its rows only."""
+    lines, last = [], None
+    for row in table.rows:
+        line = [column.show(row) for column in shown]
+        if row.model == last:
+            line[0] = ""
+        last = row.model
+        lines.append(line)
+    return lines
+
+
+def _markdown(text: str) -> str:
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _plain(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else format(round(value, 6), "g" if float(value).is_integer() else "")
+
+
+def _put(cell: Any, value: str | float | None) -> None:
+    if isinstance(value, str):
+        cell.value = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+        # openpyxl takes "=..." for a formula and "#N/A" for an error; the prefix stops a spreadsheet from guessing, too.
+        cell.data_type = "s"
+        cell.quotePrefix = value[:1] in ("=", "+", "-", "@")
+    else:
+        cell.value = value
+
+
+def _average_header(key: str) -> str:
+    kind = key.removesuffix("avg_pct").strip("_")
+    return f"{kind.capitalize()} Avg.(%)" if kind else "Avg.(%)"
+
+
+def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResult:
+    def value(name: str) -> float | None:
+        text = line.get(name)
+        if text is None or text == "":
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            raise UserError(f"line {number} of a table's CSV: {name} is {text!r}, which is no number") from None
+
+    cells = {}
+    for name in (name for group in groups for name in group.benchmarks):
+        if found := _INCOMPLETE.fullmatch(line.get(name) or ""):
+            cells[name] = Cell(None, int(found[1]), int(found[2]))
+        elif (score := value(name)) is not None:
+            cells[name] = Cell(score)
+    retention = value("retention")
+    if retention is None:
+        raise UserError(f"line {number} of a table's CSV: retention is empty")
+    return RowResult(
+        line["model"],
+        line["method"],
+        line.get("label") or "",
+        retention,
+        cells,
+        evidence_kept=value("evidence_kept"),
+        realised=value("realised"),
+        layer_mean=value("layer_mean"),
+        averages=tuple(Average(value(group.key)) for group in groups),
+    )
