@@ -1,0 +1,152 @@
+"""The only harness module that reaches into VLMEvalKit; it confines what the kit does to the process.
+
+Importing this module is cheap. The kit itself (seconds, a gigabyte) is loaded by `kit`, through
+`model_wrappers.families.kit.load_vlmeval`, which repairs what `import vlmeval` does to the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model_wrappers.errors import UserError
+
+
+def kit(module: str = "vlmeval") -> Any:
+    """VLMEvalKit's module of that dotted name, loaded behind the repairs of `load_vlmeval`."""
+    from model_wrappers.families.kit import load_vlmeval
+
+    load_vlmeval()
+    return importlib.import_module(module)
+
+
+def hub_cache(path: Path) -> Path:
+    """The hub cache of data folder `path`. The kit's own cache search only accepts a folder of exactly this name."""
+    return path.resolve() / "hub"
+
+
+@contextlib.contextmanager
+def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
+    """Point VLMEvalKit and huggingface_hub at the data folder `path` for the time of the `with`.
+
+    `LMUData` becomes `<path>/LMUData` (made if absent: the kit falls back to the home folder otherwise), the hub cache
+    `<path>/hub`, in the environment *and* in huggingface_hub's constants, which it read when it was imported. ModelScope
+    is off. `huggingface_hub.login`, which MVBench calls and which would ask for a token, does nothing. `offline`
+    forbids every hub request. Everything is put back at the end, also after an exception.
+
+    Process-wide while it lasts, so not for two threads at once. Raises UserError if `path` cannot be written to.
+    """
+    root = Path(path).resolve()
+    lmu, hub = root / "LMUData", hub_cache(root)
+    try:
+        lmu.mkdir(parents=True, exist_ok=True)
+        hub.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the data folder {root} cannot be written to ({error.strerror}); choose another one") from error
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    environment: dict[str, str | None] = {
+        "LMUData": str(lmu),
+        "HF_HUB_CACHE": str(hub),
+        "HUGGINGFACE_HUB_CACHE": None,
+        "VLMEVALKIT_USE_MODELSCOPE": "0",
+    }
+    fixed: dict[str, Any] = {"HF_HUB_CACHE": str(hub), "HUGGINGFACE_HUB_CACHE": str(hub)}
+    if offline:
+        environment["HF_HUB_OFFLINE"] = "1"
+        fixed["HF_HUB_OFFLINE"] = True
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(environment))
+        for name, value in fixed.items():
+            stack.enter_context(_attribute(constants, name, value))
+        stack.enter_context(_attribute(huggingface_hub, "login", lambda *_, **__: None))
+        yield root
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the kit's prints, progress bars, log lines and numpy warnings; what it raises still comes through."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def register_dataset(cls: type) -> type:
+    """Make a dataset class known to the kit's DATASET_TYPE, DATASET_MODALITY and build_dataset. Idempotent."""
+    dataset = kit("vlmeval.dataset")
+    if cls not in dataset.DATASET_CLASSES:
+        dataset.DATASET_CLASSES.append(cls)
+        dataset.SUPPORTED_DATASETS.extend(cls.supported_datasets())  # type: ignore[attr-defined]
+        setattr(dataset, cls.__name__, cls)
+    return cls
+
+
+def register_datasets() -> None:
+    """Register every dataset class that this package adds to the kit."""
+    for module in ("harness.benchmarks.nextqa", "harness.benchmarks.activitynet_qa"):
+        importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def evaluation() -> Iterator[None]:
+    """The surroundings in which the kit's `evaluate` runs: tab-separated intermediate files, silence, no `.env`."""
+    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", "LOCAL_LLM": None}), quiet():
+        yield
+
+
+@contextlib.contextmanager
+def judge_installed(module: str, judge: object) -> Iterator[None]:
+    """Have the dataset module `module` use `judge` (working(), generate(), fail_msg) wherever it builds a judge."""
+    with _attribute(kit(module), "build_judge", lambda **_: judge):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str | None]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        for name, value in values.items():
+            _set(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            _set(name, value)
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    # Through the instance dict: huggingface_hub resolves its names lazily, and a restored lazy name must stay lazy.
+    own = vars(owner)
+    present, before = name in own, own.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if present:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)

@@ -1,0 +1,90 @@
+"""Opening the six benchmarks from disk, and the messages that come out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.benchmarks import benchmark_names, open_benchmark
+from harness.vlmevalkit import data_root, kit
+from tests.benchmarks import layouts
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_message_is_what_the_kits_own_loop_asks(name: str, tmp_path: Path) -> None:
+    layouts.WRITERS[name](tmp_path)
+    opened = open_benchmark(name, tmp_path, 8)
+    assert len(opened) == len(opened.rows) >= 2
+    asked: list[tuple[list[dict[str, str]], str]] = []
+    base = kit("vlmeval.vlm.base").BaseModel
+
+    class Recorder(base):
+        VIDEO_LLM = True
+
+        def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
+            asked.append((message, dataset or ""))
+            return "A"
+
+    infer = kit("vlmeval.inference_video").infer_data
+    infer(Recorder(), "recorder", str(tmp_path), opened.dataset, str(tmp_path / "out.pkl"))
+    assert [message for message, _ in asked] == [opened.message(i) for i in range(len(opened))]
+    assert {dataset for _, dataset in asked} == {opened.entry.kit_dataset}
+    for i in range(len(opened)):
+        assert all(Path(path).is_file() for path in opened.media(i))
+        assert opened.problem(i) is None
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_frames_come_from_the_kits_frame_machinery(name: str, tmp_path: Path) -> None:
+    layouts.WRITERS[name](tmp_path)
+    opened = open_benchmark(name, tmp_path, 3)
+    images = [part["value"] for part in opened.message(0, video_llm=False) if part["type"] == "image"]
+    assert len(images) == 3
+    assert all(Path(image).is_file() and image.startswith(str(tmp_path / "LMUData")) for image in images)
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_the_kit_knows_type_and_modality(name: str, tmp_path: Path) -> None:
+    layouts.WRITERS[name](tmp_path)
+    opened = open_benchmark(name, tmp_path, 8)
+    dataset = kit("vlmeval.dataset")
+    assert opened.dataset.dataset_name == opened.entry.kit_dataset
+    assert dataset.DATASET_MODALITY(opened.entry.kit_dataset) == "VIDEO"
+    assert dataset.DATASET_TYPE(opened.entry.kit_dataset, default=None) in {"Video-MCQ", "Video-VQA"}
+
+
+def test_data_root_points_everywhere_and_puts_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("LMUData", "/elsewhere")
+    monkeypatch.delenv("VLMEVALKIT_USE_MODELSCOPE", raising=False)
+    before, login = dict(os.environ), huggingface_hub.login
+    fixed = {name: getattr(constants, name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE")}
+    with pytest.raises(ZeroDivisionError), data_root(tmp_path):
+        assert kit("vlmeval.smp").LMUDataRoot() == str(tmp_path / "LMUData")
+        assert kit("vlmeval.smp.file").HFCacheRoot() == constants.HF_HUB_CACHE == str(tmp_path / "hub")
+        assert huggingface_hub.is_offline_mode() and huggingface_hub.login() is None
+        assert not kit("vlmeval.smp").modelscope_flag_set()
+        raise ZeroDivisionError
+    assert dict(os.environ) == before
+    assert huggingface_hub.login is login
+    assert fixed == {name: getattr(constants, name) for name in fixed}
+
+
+def test_digest_follows_questions_and_videos(tmp_path: Path) -> None:
+    first = open_benchmark("NExT-QA-MC", _made(tmp_path / "a"), 8).digest
+    assert first == open_benchmark("NExT-QA-MC", _made(tmp_path / "b"), 16).digest
+    other = _made(tmp_path / "c")
+    video = next((other / "NExT-QA" / "NExTVideo").glob("*.mp4"))
+    video.write_bytes(video.read_bytes()[:-1] + b"x")
+    assert open_benchmark("NExT-QA-MC", other, 8).digest != first
+    changed = [layouts.next_row(i, (i + 1) % 5) for i in range(4)]
+    assert open_benchmark("NExT-QA-MC", _made(tmp_path / "d", changed), 8).digest != first
+
+
+def _made(data: Path, rows: list[dict[str, object]] | None = None) -> Path:
+    layouts.next_qa(data, rows)
+    return data
