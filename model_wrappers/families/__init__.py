@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ..errors import UserError
+from model_wrappers.errors import UserError
 
 FAMILIES: dict[str, tuple[str, str]] = {"qwen2_vl": ("qwen2_vl", "Qwen2VL")}
 """``model_type`` of a checkpoint's config.json -> (module of this package, class)."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
+from model_wrappers.errors import UserError
 
 _lock = threading.RLock()
 _environment: dict[str, str] = {}

@@ -1,0 +1,154 @@
+"""What a checkpoint folder must hold, told in one sentence before anything heavy loads; and what identifies its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from model_wrappers.errors import UserError
+
+_BLOCK = 1 << 20
+
+
+def check_checkpoint(folder: Path) -> str:
+    """Checks that the files of a Qwen2-VL-like checkpoint are there and whole, as far as that is seen without loading them.
+
+    Returns:
+        ``model_type`` of its config.json, such as ``qwen2_vl``.
+
+    Raises:
+        UserError: names the folder and the file that is missing or broken.
+    """
+    if not folder.is_dir():
+        raise UserError(f"No checkpoint folder {folder}.")
+    config = _json(folder, "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(f"{folder / 'config.json'} does not name a model_type.")
+    _check_weights(folder)
+    if not (folder / "tokenizer.json").exists() and not _all_exist(folder, "vocab.json", "merges.txt"):
+        raise UserError(f"Checkpoint folder {folder} has no tokenizer.json.")
+    processor = _json(folder, "processor_config.json") if (folder / "processor_config.json").exists() else {}
+    if "image_processor" not in processor:  # where transformers 5 writes it; before, a file of its own
+        _json(folder, "preprocessor_config.json")
+    if not _has_chat_template(folder, processor):
+        raise UserError(
+            f"Checkpoint folder {folder} has no chat template: neither chat_template.jinja nor chat_template.json."
+        )
+    return config["model_type"]
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hex digits that change when the checkpoint does: names, sizes and content of its files.
+
+    Of a file above 64 MiB, 16 evenly spaced blocks of 1 MiB are read, first and last included. Folders inside the checkpoint
+    (a compressor) are not part of it.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= 64 * _BLOCK:
+                digest.update(file.read())
+                continue
+            for block in range(16):
+                file.seek((size - _BLOCK) * block // 15)
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()[:12]
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.exists():
+        raise UserError(f"Checkpoint folder {folder} has no {name}.")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object.")
+    return content
+
+
+def _all_exist(folder: Path, *names: str) -> bool:
+    return all((folder / name).exists() for name in names)
+
+
+def _check_weights(folder: Path) -> None:
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / single).exists():
+            _check_weight_file(folder / single)
+            return
+        index = f"{single}.index.json"
+        if (folder / index).exists():
+            for shard in sorted(set(_json(folder, index).get("weight_map", {}).values())):
+                if not (folder / shard).exists():
+                    raise UserError(f"Checkpoint folder {folder} has no {shard}, which its {index} names.")
+                _check_weight_file(folder / shard)
+            return
+    raise UserError(
+        f"Checkpoint folder {folder} has no weights: neither model.safetensors nor model.safetensors.index.json."
+    )
+
+
+def _check_weight_file(path: Path) -> None:
+    """A download cut short, or the pointer that git leaves without LFS, is found here and not in the middle of loading."""
+    if path.suffix != ".safetensors":
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise UserError(f"{path} is not a safetensors file, or only the beginning of one.")
+        try:
+            header = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not a safetensors file: its header cannot be read.") from error
+    if 8 + length + end != size:
+        raise UserError(f"{path} has {size} bytes where its header promises {8 + length + end}: it is not whole.")
+
+
+def _has_chat_template(folder: Path, processor: dict[str, Any]) -> bool:
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    if "chat_template" in processor:
+        return True
+    tokenizer = folder / "tokenizer_config.json"
+    return tokenizer.exists() and "chat_template" in _json(folder, "tokenizer_config.json")
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: a local folder as it is, a hub id from the hub's cache or, failing that, from the hub.
+
+    Args:
+        name: path of a folder, or hub id such as ``Qwen/Qwen2-VL-7B-Instruct``.
+        revision: branch or commit on the hub; None is ``main``.
+
+    Raises:
+        UserError: neither a folder nor to be had from the hub.
+    """
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+        raise UserError(f"No checkpoint folder {name}.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=wanted))
+    except LocalEntryNotFoundError:
+        pass  # not in the cache: ask the hub
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{name}{at} is neither a folder nor in the hub's cache, and the hub gave: {reason}") from error

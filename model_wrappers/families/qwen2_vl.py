@@ -1,0 +1,306 @@
+"""Qwen2-VL as a VLMEvalKit model: the kit's prompts and preprocessing, with visual tokens that can be cut.
+
+Everything up to the processor's output is the parent class's doing (``vlmeval.vlm.Qwen2VLChat``, ms-vlmeval 0.0.20): its
+prompts, its message content, ``qwen_vl_utils`` and the processor, called with the same arguments. Unlike the parent it needs no
+``nvidia-smi``, runs on any device with any attention kernel, and takes apart what the parent does in one go: ``decode`` (CPU,
+any thread), ``encode`` (vision encoder), ``answer`` (cut and generate), so that one sample is read once for many methods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import threading
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from qwen_vl_utils import process_vision_info, vision_process
+from transformers import AutoConfig, BatchFeature, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from transformers.utils import logging as transformers_logging
+
+from model_wrappers import registry
+from model_wrappers.compression import generate
+from model_wrappers.encoding import encode
+from model_wrappers.errors import SampleError, UserError
+from model_wrappers.families.checkpoint import check_checkpoint, find_checkpoint
+from model_wrappers.families.kit import load_vlmeval
+from model_wrappers.methods.base import Method
+from model_wrappers.prompt import VisualPrompt
+from model_wrappers.selection import Record, check_keep
+
+load_vlmeval()
+from vlmeval.vlm.qwen2_vl.model import Qwen2VLChat  # noqa: E402  (only after the kit's import was confined)
+
+_ELSEWHERE = ("http://", "https://", "file://", "data:")
+"""Media that are no paths of this machine; the parent's code reads them."""
+
+
+def _without_print(function: types.FunctionType) -> Callable[..., Any]:
+    """The same function, with a ``print`` that says nothing: no other user of its module is affected, nor any thread."""
+    quiet = {**function.__globals__, "print": lambda *args, **kwargs: None}
+    return types.FunctionType(function.__code__, quiet, function.__name__, function.__defaults__, function.__closure__)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One message after decoding and the processor, before any model has seen it."""
+
+    inputs: BatchFeature
+    """What the processor returned, on the CPU: input_ids [1, L], pixel values, grids, token types."""
+    sample_id: str
+    """Digest of the texts and the names of the media; seeds methods that draw."""
+
+
+class Qwen2VL(Qwen2VLChat):
+    """A Qwen2-VL checkpoint under one method and keep; ``answer`` takes any other method and keep as well.
+
+    Args:
+        model_path: checkpoint folder, or hub id.
+        method: name of a method, or a method; what ``generate`` uses.
+        keep: share of visual tokens that ``generate`` keeps, in (0, 1].
+        revision: branch or commit, where model_path is a hub id.
+        device: ``cuda``, ``cpu``, ...; None takes CUDA where there is one.
+        dtype: of the weights; ``auto`` is the checkpoint's own, but float32 in place of float16 on a CPU.
+        attn_implementation: ``sdpa``, ``eager`` or ``flash_attention_2``.
+        nframe: frames a video, cut to an even number not above the frames it has; fps then is None unless given.
+        fps: frames a second of video; wins over nframe, as in the parent. Neither given: the parent's 2 a second.
+            VLMEvalKit's runner sets both attributes to what the dataset says.
+        do_sample: False is greedy; then top_p, top_k and temperature are not used.
+        repetition_penalty: as in the parent 1.0, whatever the checkpoint's generation config says.
+        min_pixels, max_pixels, total_pixels, max_new_tokens, use_custom_prompt, system_prompt, post_process, verbose: as in the
+            parent.
+        use_vllm, use_lmdeploy: passed by VLMEvalKit; must be false, since only transformers models can be cut.
+
+    Raises:
+        UserError: a file of the checkpoint is missing or broken, or a setting cannot be.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        method: str | Method = "vanilla",
+        keep: float = 1.0,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str = "sdpa",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        total_pixels: int | None = None,
+        max_new_tokens: int = 2048,
+        top_p: float = 0.001,
+        top_k: int = 1,
+        temperature: float = 0.01,
+        repetition_penalty: float = 1.0,
+        do_sample: bool = False,
+        use_custom_prompt: bool = True,
+        system_prompt: str | None = None,
+        post_process: bool = False,
+        verbose: bool = False,
+        nframe: int | None = None,
+        fps: float | None = None,
+        use_vllm: bool = False,
+        use_lmdeploy: bool = False,
+    ) -> None:
+        # Not the parent's own __init__: it asserts a GPU and loads with FlashAttention on CUDA only.
+        super(Qwen2VLChat, self).__init__(use_custom_prompt=use_custom_prompt)
+        if use_vllm or use_lmdeploy:
+            raise UserError(
+                "Visual tokens can be cut in transformers models only: leave use_vllm and use_lmdeploy off."
+            )
+        self.method = registry.method(method) if isinstance(method, str) else method
+        self.keep = check_keep(keep)
+        self.min_pixels, self.max_pixels, self.total_pixels = min_pixels, max_pixels, total_pixels
+        self.max_new_tokens = max_new_tokens
+        sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature} if do_sample else {}
+        self.generate_kwargs: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "repetition_penalty": repetition_penalty,
+            "do_sample": do_sample,
+            **sampling,
+        }
+        self.system_prompt, self.post_process, self.verbose = system_prompt, post_process, verbose
+        self.nframe = 128 if nframe is None else nframe
+        self.fps = 2 if nframe is None and fps is None else fps
+        self.FRAME_FACTOR = 2
+        self.use_audio_in_video = self.use_vllm = self.use_lmdeploy = False
+
+        folder = find_checkpoint(str(model_path), revision)
+        if (kind := check_checkpoint(folder)) != "qwen2_vl":
+            raise UserError(f"{folder} is a {kind} checkpoint, not a qwen2_vl one.")
+        self.model_path = str(folder)
+        self.processor = Qwen2VLProcessor.from_pretrained(folder)
+        # A fast tokenizer refuses one thread while another pads with it ("Already borrowed").
+        self._tokenizer_lock = threading.Lock()
+        self.model: Any = _load(folder, device, dtype, attn_implementation)
+        if not do_sample:  # else transformers warns at each call that the checkpoint's sampling settings are not used
+            for name in ("top_p", "top_k", "temperature"):
+                setattr(self.model.generation_config, name, None)
+        self.device = str(self.model.device)
+        with contextlib.redirect_stderr(io.StringIO()):  # qwen_vl_utils says once which reader it uses
+            self._video_reader = vision_process.get_video_reader_backend()
+
+    _prepare_content = _without_print(Qwen2VLChat._prepare_content)
+
+    def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> Decoded:
+        """Reads the media and runs the processor, on the CPU; may be called from any thread.
+
+        Args:
+            message: VLMEvalKit's message, a list of ``{"type": "text" | "image" | "video", "value": text or path}``.
+            dataset: its name; the parent treats OCRBench apart.
+
+        Raises:
+            SampleError: a file is missing, empty, or cannot be decoded; names it.
+        """
+        for item in message:
+            _check_media(item)
+        content = self._prepare_content(message, dataset=dataset)
+        messages = [{"role": "user", "content": content}]
+        if self.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if self.verbose:
+            print(f"\033[31m{messages}\033[0m")
+        images: list[Any] = []
+        videos: list[Any] = []
+        for source, item in zip(message, content, strict=True):
+            if item["type"] == "image":
+                images.append(self._read_image(source["value"], item))
+            elif item["type"] == "video":
+                videos.append(self._read_video(source["value"], item))
+        text = self.processor.apply_chat_template([messages], tokenize=False, add_generation_prompt=True)
+        with self._tokenizer_lock:
+            inputs = self.processor(
+                text=text, images=images or None, videos=videos or None, padding=True, return_tensors="pt"
+            )
+        return Decoded(inputs, _sample_id(message))
+
+    def encode(self, decoded: Decoded) -> VisualPrompt:
+        """Runs the vision encoder once and places its features; the result serves every method and keep."""
+        return encode(self.model, decoded.inputs, [decoded.sample_id])[0]
+
+    def prepare(self, message: list[dict[str, Any]], dataset: str | None = None) -> VisualPrompt:
+        """``decode`` and ``encode`` in a row."""
+        return self.encode(self.decode(message, dataset))
+
+    def answer(self, prompt: VisualPrompt, method: Method | str, keep: float) -> tuple[str, Record]:
+        """Cuts the prompt's visual tokens by a method and generates; what the method learned stays in ``prompt.cache``.
+
+        Returns:
+            The response, post-processed as the parent does, and what was kept.
+        """
+        chosen = registry.method(method) if isinstance(method, str) else method
+        new_ids, record = generate(self.model, prompt, chosen, keep, **self.generate_kwargs)
+        with self._tokenizer_lock:
+            response = self.processor.tokenizer.batch_decode(
+                new_ids.reshape(1, -1), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )[0]
+        if self.post_process:
+            response = last_boxed(response)
+        if self.verbose:
+            print(f"\033[32m{response}\033[0m")
+        return response, record
+
+    def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
+        """What VLMEvalKit's runner calls: the answer under this object's own method and keep."""
+        return self.answer(self.prepare(message, dataset), self.method, self.keep)[0]
+
+    def preproc_content(self, inputs: Any) -> Any:
+        """The parent's, which fails with a bare assertion where a file is missing; that is told first."""
+        for item in inputs if self.check_content(inputs) == "listdict" else []:
+            _check_media(item)
+        return super().preproc_content(inputs)
+
+    def close(self) -> None:
+        """Lets go of the model's memory; the object answers no more."""
+        self.model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _read_image(self, path: str, item: dict[str, Any]) -> Any:
+        with _sample_errors("image", path):
+            images, _ = process_vision_info([{"role": "user", "content": [item]}])
+        return images[0]
+
+    def _read_video(self, path: str, item: dict[str, Any]) -> torch.Tensor:
+        """[T, 3, H, W] float frames, as ``process_vision_info`` gives them to the parent."""
+        with _sample_errors("video", path):
+            _, videos = process_vision_info([{"role": "user", "content": [item]}], return_video_metadata=True)
+            frames, metadata = videos[0]
+        # Where its reader fails, qwen_vl_utils goes on with another one, whose frames of a broken file are anyone's guess.
+        used = metadata.get("video_backend", self._video_reader)
+        if used != self._video_reader:
+            raise SampleError(f"The video {path} cannot be decoded by {self._video_reader}.")
+        return frames
+
+
+def last_boxed(response: str) -> str:
+    r"""What stands in the last ``\boxed{...}``, or before the first brace that closes nothing; the parent's post-processing."""
+    text = response.split("\\boxed{")[-1]
+    depth = 1
+    for place, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[:place]
+    return text
+
+
+def _load(folder: Path, device: str | torch.device | None, dtype: str | torch.dtype, attention: str) -> Any:
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype == "auto" and target.type == "cpu" and AutoConfig.from_pretrained(folder).dtype == torch.float16:
+        dtype = torch.float32  # float16 is for storing there: most CPUs have no arithmetic for it
+    with _no_progress_bar():
+        model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    return model.to(target).eval()
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_media(item: dict[str, Any]) -> None:
+    """Raises SampleError where an image or video is a path and there is no file, or nothing in it."""
+    if item["type"] not in ("image", "video") or item["value"].startswith(_ELSEWHERE):
+        return
+    path = Path(item["value"])
+    if not path.is_file():
+        raise SampleError(f"The {item['type']} {path} does not exist.")
+    if path.stat().st_size == 0:
+        raise SampleError(f"The {item['type']} {path} is an empty file.")
+
+
+@contextlib.contextmanager
+def _sample_errors(kind: str, path: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is read is told as that file's error, with the reason that came first."""
+    try:
+        yield
+    except Exception as error:
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
+        lines = str(first).strip().splitlines() or [type(first).__name__]
+        reason = re.sub(r"\[\d\d:\d\d:\d\d\] \S+ ", "", lines[0])[:200]  # without the times and places of C++ logs
+        raise SampleError(f"The {kind} {path} cannot be decoded: {reason}") from error
+
+
+def _sample_id(message: list[dict[str, Any]]) -> str:
+    """Digest of the texts and of each medium's folder and file name: the same wherever the data lie."""
+    parts = [
+        [item["type"], item["value"] if item["type"] == "text" else "/".join(item["value"].split("/")[-2:])]
+        for item in message
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
