@@ -223,6 +223,9 @@ def _notes(table: Table) -> list[str]:
         if cell.note and name not in remarks.setdefault(cell.note, []):
             remarks[cell.note].append(name)
     notes += [f"{', '.join(names)}: {remark}." for remark, names in remarks.items()]
+    settings = {row.label: ", ".join(f"{name}={value}" for name, value in row.fields.items()) for row in table.rows}
+    if said := "; ".join(f"{label} {values}" for label, values in settings.items() if values and "(" not in label):
+        notes.append(f"Method settings: {said}.")
     notes += _token_notes(table)
     return notes
 

@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +48,28 @@ _LATEX = {
 def to_markdown(table: Table) -> str:
     """The title, a table whose columns line up in a terminal, and the footnotes as a list."""
     shown = columns(table)
-    head = [_markdown(column.header) for column in shown]
-    body = [[_markdown(text) for text in line] for line in _once(table, shown)]
-    widths = [max(3, *(len(line[i]) for line in [head, *body])) for i in range(len(head))]
-
-    def line(texts: list[str]) -> str:
-        padded = (
-            text.rjust(width) if column.numeric else text.ljust(width)
-            for text, width, column in zip(texts, widths, shown, strict=True)
-        )
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|".join(
-        "-" * (width + 1) + ":" if column.numeric else "-" * (width + 2)
-        for width, column in zip(widths, shown, strict=True)
-    )
     parts = [f"**{_markdown(table.title)}**", ""] if table.title else []
-    parts += [line(head), f"|{rule}|", *(line(texts) for texts in body)]
+    parts.append(pipe_table([c.header for c in shown], _once(table, shown), [c.numeric for c in shown]))
     if table.notes:
         parts += ["", *(f"- {_markdown(note)}" for note in table.notes)]
     return "\n".join(parts) + "\n"
+
+
+def pipe_table(head: Sequence[str], body: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    """A Markdown table whose columns line up, numeric ones to the right; bars in the texts are escaped."""
+    lines = [[_markdown(text) for text in line] for line in [head, *body]]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
+    shown = [
+        "| "
+        + " | ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        )
+        + " |"
+        for line in lines
+    ]
+    rules = ("-" * (w + 1) + ":" if right else "-" * (w + 2) for w, right in zip(widths, numeric, strict=True))
+    return "\n".join([shown[0], f"|{'|'.join(rules)}|", *shown[1:]])
 
 
 def to_csv(table: Table) -> str:
@@ -208,7 +211,7 @@ def _plain(value: str | float | None) -> str:
 def _put(cell: Any, value: str | float | None) -> None:
     if isinstance(value, str):
         cell.value = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
-        # openpyxl takes "=..." for a formula and "#N/A" for an error; the prefix stops a spreadsheet from guessing, too.
+        # openpyxl takes "=..." for a formula and "#N/A" for an error; the prefix stops spreadsheets from guessing too.
         cell.data_type = "s"
         cell.quotePrefix = value[:1] in ("=", "+", "-", "@")
     else:

@@ -1,8 +1,8 @@
 """Tables: what builds one (`harness.layout`) and what writes it down (`harness.render`), under one name.
 
-    table = build(rows, benchmarks, title="Table 3", micro=True)
-    print(to_markdown(table))
-    write(table, folder, "table3")          # table3.md, .csv, .xlsx, .tex
+table = build(rows, benchmarks, title="Table 3", micro=True)
+print(to_markdown(table))
+write(table, folder, "table3")          # table3.md, .csv, .xlsx, .tex
 """
 
 from __future__ import annotations

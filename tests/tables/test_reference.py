@@ -1,0 +1,108 @@
+"""The paper's averages follow from its rows by our own code, and the one that does not is shown as a slip."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import reference
+from harness.statistics import Cell
+from harness.tables import RowResult, build
+from model_wrappers.errors import UserError
+
+SCORES = ["table1", "table2", "table3", "table4", "table5", "table6"]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_printed_averages_follow_from_their_rows(name: str) -> None:
+    loaded = reference.load(name)
+    slips = {(slip.model, slip.method, slip.retention, slip.column) for slip in loaded.slips}
+    checked = 0
+    for row, values in zip(loaded.table.rows, loaded.recomputed, strict=True):
+        for group, printed, value in zip(loaded.table.groups, row.averages, values, strict=True):
+            assert printed.value is not None and value is not None
+            if (row.model, row.method, row.retention, group.key) not in slips:
+                assert value == pytest.approx(printed.value, abs=0.1)
+                checked += 1
+    assert checked == sum(len(row.averages) for row in loaded.table.rows) - len(slips)
+
+
+def test_number_of_rows_and_groups() -> None:
+    sizes = {name: (len(reference.load(name).table.rows), len(reference.load(name).table.groups)) for name in SCORES}
+    assert sizes == {
+        "table1": (9, 2),
+        "table2": (10, 1),
+        "table3": (21, 1),
+        "table4": (9, 1),
+        "table5": (10, 1),
+        "table6": (15, 1),
+    }
+
+
+def test_the_one_slip() -> None:
+    (slip,) = reference.slips()
+    assert (slip.table, slip.model, slip.method, slip.retention) == ("table3", "LLaVA-OneVision-7B", "cnn", 0.25)
+    assert slip.printed == 97.3
+    assert slip.recomputed == pytest.approx(97.635, abs=0.001)
+
+
+def test_render_marks_the_slip_and_only_it() -> None:
+    text = reference.render("table3")
+    marked = [line for line in text.splitlines() if line.startswith("|") and "†" in line]
+    assert len(marked) == 1
+    assert "97.3 †" in marked[0] and "CNN (learned)" in marked[0]
+    assert "prints 97.3 where its own row gives 97.6" in text
+    assert "†" not in reference.render("table2")
+
+
+@pytest.mark.parametrize("name", reference.names())
+def test_every_table_is_shown(name: str) -> None:
+    text = reference.render(name)
+    assert "arXiv 2506.01097" in text and "Qwen2-VL-7B" in text
+
+
+def test_table_8_says_its_slip() -> None:
+    assert "11.8 with it" in reference.render("table8")
+    assert "17%*" in reference.render("table8")
+
+
+def _ours(model: str = "micro-qwen2-vl", **scores: float):
+    names = ["Video-MME", "MVBench"]
+
+    def row(method: str, keep: float, score: float) -> RowResult:
+        return RowResult(model, method, "", keep, {name: Cell(score, 10, 10, name) for name in names})
+
+    return build([row("vanilla", 1.0, 80.0), row("cnn", 0.25, 60.0), row("random", 0.25, 40.0)], names, micro=True)
+
+
+def test_side_by_side_pairs_rows_of_the_same_family() -> None:
+    text = reference.render("table3", _ours())
+    beside = text[text.index("Ours beside the paper") :]
+    lines = [[part.strip() for part in line.split("|")[1:-1]] for line in beside.splitlines() if line.startswith("| ")]
+    assert lines[0] == ["Source", "Model", "Method", "Retention", "Video-MME", "MVBench", "Avg.(%)"]
+    assert lines[3:] == [
+        ["ours", "micro-qwen2-vl", "CNN (learned)", "25%", "60.0", "60.0", "75.0"],
+        ["paper", "Qwen2-VL-7B", "CNN (learned)", "25%", "48.1", "46.7", "94.2"],
+    ]
+    assert "micro profile" in beside and "over different benchmarks" in beside
+
+
+def test_nothing_shared_is_said() -> None:
+    with pytest.raises(UserError, match="share no model"):
+        reference.render("table3", _ours("some-other-model"))
+    with pytest.raises(UserError, match="share no benchmark"):
+        reference.render("table2", _ours())
+    with pytest.raises(UserError, match="FLOPs"):
+        reference.render("table7", _ours())
+
+
+def test_unknown_table() -> None:
+    with pytest.raises(UserError, match="'table9' is no table of the paper; known: table1"):
+        reference.render("table9")
+    with pytest.raises(UserError, match="FLOPs"):
+        reference.load("table7")
+
+
+def test_missing_folder_is_one_sentence(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match="checkout"):
+        reference.render("table3")
