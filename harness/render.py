@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from openpyxl import Workbook
-from openpyxl.styles import Font
-
 from harness.layout import Average, Column, Group, RowResult, Table, columns
 from harness.statistics import Cell
 from model_wrappers.errors import UserError
@@ -116,6 +113,10 @@ def to_xlsx(table: Table) -> bytes:
 
     Text is stored as text: a name that starts with = + - or @ is never read as a formula.
     """
+    # Imported here: a third of a second that `retain --help` need not wait.
+    from openpyxl import Workbook
+    from openpyxl.styles import Font
+
     book = Workbook()
     sheet = book.active
     assert sheet is not None

@@ -1,0 +1,110 @@
+"""The Makefile: targets that are promised exist, and a machine that lacks something is told so in one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.project.repository import ROOT, plain_environment
+
+
+def _make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=plain_environment())
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_make_alone_helps_and_names_every_target() -> None:
+    done = _make()
+    assert done.returncode == 0
+    assert set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE)) == _targets() - {"help"}
+    assert done.stdout == _make("help").stdout
+
+
+@pytest.mark.parametrize("document", ["README.md", "AGENTS.md", ".ci/run"])
+def test_documents_name_only_targets_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    said = re.findall(r"(?:^|`|\$ |&& )make ((?:[a-z0-9]+ ?)+)", text, re.MULTILINE)
+    named = {target for words in said for target in words.split()}
+    assert named, f"{document} names no target"
+    assert named <= _targets()
+
+
+def _fake_python(folder: Path, script: str) -> str:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with what `make setup` reads."""
+    folder = tmp_path / "copy"
+    (folder / ".ci").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", ".ci/lock.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_an_old_python_is_refused(copy: Path, tmp_path: Path) -> None:
+    old = _fake_python(tmp_path, 'case "$1" in -V) echo "Python 3.9.2";; *) exit 1;; esac')
+    said = _said(_make("test", f"PYTHON={old}", folder=copy))
+    assert "is Python 3.9.2" in said and "needs Python 3.11" in said and "make PYTHON=" in said
+    assert not (copy / ".venv").exists()
+
+
+def test_a_missing_python_is_told(copy: Path) -> None:
+    assert "no command 'no-such-python'" in _said(_make("setup", "PYTHON=no-such-python", folder=copy))
+
+
+def test_a_python_without_venv_is_told(copy: Path, tmp_path: Path) -> None:
+    bare = _fake_python(tmp_path, 'case "$2" in *ensurepip*) exit 1;; esac')
+    assert "python3-venv" in _said(_make("setup", f"PYTHON={bare}", folder=copy))
+
+
+def test_setup_installs_the_lock_and_then_this_once(copy: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    fake = f'echo "$@" >> {log}; case "$2" in venv) mkdir -p .venv/bin; cp "$0" .venv/bin/python;; esac'
+    python = _fake_python(tmp_path, fake)
+    assert _make("setup", f"PYTHON={python}", folder=copy).returncode == 0
+    calls = log.read_text()
+    assert calls.index("-m venv .venv") < calls.index("install --no-deps -r .ci/lock.txt") < calls.index("-e .")
+    log.unlink()
+    assert _make("setup", f"PYTHON={python}", folder=copy).returncode == 0
+    assert not log.exists()
+    newer = (copy / ".venv/.installed").stat().st_mtime + 5
+    os.utime(copy / ".ci/lock.txt", (newer, newer))
+    assert _make("setup", f"PYTHON={python}", folder=copy).returncode == 0
+    assert "install --no-deps -r .ci/lock.txt" in log.read_text()
+
+
+def test_a_failed_install_is_tried_again(copy: Path, tmp_path: Path) -> None:
+    python = _fake_python(
+        tmp_path, 'case "$2" in venv) mkdir -p .venv/bin; cp "$0" .venv/bin/python;; pip) exit 1;; esac'
+    )
+    for _ in range(2):
+        assert _make("setup", f"PYTHON={python}", folder=copy).returncode != 0
+        assert not (copy / ".venv/.installed").exists()
+
+
+def test_ci_runs_check_and_test() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text()
+    assert "set -euo pipefail" in text and text.rstrip().endswith("make check test")
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
