@@ -1,0 +1,255 @@
+"""The seam: installs one method on one Hugging Face model, and does all that is not choosing tokens.
+
+`compress` is for anyone with a model and a processor; `generate` is for a sweep that has encoded its prompts and asks
+each of them many times. Both cut the same tokens and give the same answers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from model_wrappers import registry
+from model_wrappers.anatomy import language_model, visual_token_ids
+from model_wrappers.encoding import encode
+from model_wrappers.errors import UserError
+from model_wrappers.layer_cut import LayerCut, gather_rows, left_pad
+from model_wrappers.methods.base import LayerPruner, Method, Vanilla
+from model_wrappers.prompt import VisualPrompt, split_batch
+from model_wrappers.relevance.response import run_generate
+from model_wrappers.selection import Record, budget, check_keep, choose
+
+__all__ = ["Compression", "Record", "budget", "compress", "encode", "generate"]
+
+_COMPRESSED: WeakSet[Any] = WeakSet()
+
+
+def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any) -> Compression:
+    """Compresses the visual tokens of every prompt that `model` is given inside a `with`.
+
+    Args:
+        model: a Qwen2VLForConditionalGeneration, on any device, dtype and attention kernel.
+        method: a name of `registry.method_names()`, or a method.
+        keep: share of the visual tokens to keep, in (0, 1]; 1 leaves the model untouched.
+        fields: hyper-parameters of a method given by name, such as layer=4.
+
+    Returns:
+        A context manager. Inside, `model.generate(**inputs)` works as ever; `.last` holds one record a prompt of the
+        last prefill. Batches are padded on the left after the cut.
+
+    Raises:
+        UserError: an unknown method, field or keep, or a model that the method cannot run on.
+    """
+    if isinstance(method, str):
+        method = registry.method(method, **fields)
+    elif fields:
+        raise UserError(f"fields {', '.join(fields)} go with a method's name; {type(method).__name__} has its own")
+    return Compression(model, method, keep)
+
+
+class Compression:
+    """One method on one model, from `with` to its end. Made by `compress`."""
+
+    def __init__(self, model: Any, method: Method, keep: float) -> None:
+        self.model, self.method, self.keep = model, method, _check(model, method, keep)
+        self._decoder = language_model(model)
+        self._visual_ids = visual_token_ids(model)
+        self._layer_cut = LayerCut(model, method, self.keep) if _cuts_in_layers(method, self.keep) else None
+        self._handles: list[RemovableHandle] = []
+        self._records: list[Record] = []
+        self._forget()
+
+    @property
+    def last(self) -> list[Record]:
+        """One record a prompt of the last prefill, in the order of the batch; empty before the first."""
+        if self._layer_cut is not None:
+            return self._layer_cut.records()
+        return self._records
+
+    def __enter__(self) -> Compression:
+        if self.model in _COMPRESSED:
+            raise UserError("this model is inside another `with compress(...)`: leave that one first")
+        _COMPRESSED.add(self.model)
+        self._handles = [
+            self.model.model.register_forward_pre_hook(self._see_ids, with_kwargs=True),
+            self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True),
+        ]
+        if self._layer_cut is not None:
+            self._layer_cut.attach()
+        if self.method.needs_response and self.keep < 1:
+            self._watch_generate()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        if self._layer_cut is not None:
+            self._layer_cut.detach()
+        if self._watches:
+            del self.model.generate
+            self._watches = False
+        _COMPRESSED.discard(self.model)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ids: Tensor | None = None
+        self._settings: dict[str, Any] | None = None
+        self._scoring = self._watches = False
+        self._next: Tensor | None = None  # [B] position after each prompt's last row, where rows were cut at the input
+        self._real: Tensor | None = None  # [B, L'] mask after the cut
+        self._width = 0
+
+    def _watch_generate(self) -> None:
+        """The response that relevance explains has the length limit of the generate() call in progress."""
+        inner = self.model.generate
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            self._settings = kwargs
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self._settings = None
+
+        self.model.generate = generate
+        self._watches = True
+
+    def _see_ids(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._scoring:
+            self._ids = kwargs.get("input_ids", args[0] if args else None)
+
+    def _before_decoder(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._scoring:
+            return None  # the method is asking the uncompressed model something
+        cache = kwargs.get("past_key_values")
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        if seen:
+            return self._decode(args, kwargs, seen)
+        changed = self._prefill(kwargs)
+        return None if changed is None else (args, changed)
+
+    def _prefill(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
+        self._next = self._real = None
+        if self._ids is None:
+            raise UserError(
+                "compress() finds the visual tokens by their ids: give the model input_ids, not inputs_embeds"
+            )
+        if mask is not None and (not torch.is_tensor(mask) or mask.ndim != 2):
+            raise UserError("compress() needs a plain attention mask [batch, length] and a dynamic KV cache")
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(embeds.shape[1], device=embeds.device).view(1, 1, -1)
+        elif positions.ndim == 2:
+            positions = positions[None]
+        positions = positions[-3:].expand(3, embeds.shape[0], -1)
+        prompts = split_batch(self._ids, embeds, positions, mask, self._visual_ids)
+        real = None if mask is None or bool(mask.all()) else mask.bool()
+        if self._layer_cut is not None:
+            self._layer_cut.begin(prompts, real)
+            return None
+        chosen = [self._choose(prompt) for prompt in prompts]
+        layers = len(self._decoder.layers)
+        self._records = [
+            Record(prompt.n_visual, self.keep, kept.cpu(), [len(kept)] * layers, seconds)
+            for prompt, (kept, seconds) in zip(prompts, chosen, strict=True)
+        ]
+        if all(len(record.kept) == record.visual for record in self._records):
+            return None
+        rows = []
+        for row, (prompt, (kept, _)) in enumerate(zip(prompts, chosen, strict=True)):
+            stay = prompt.rows_kept(kept)
+            rows.append(stay if real is None else real[row].nonzero().squeeze(1)[stay])
+        index, self._real = left_pad(rows)
+        self._width = index.shape[1]
+        self._next = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
+        return {
+            **kwargs,
+            "inputs_embeds": gather_rows(embeds, index),
+            # Without the text row that generate() puts first: gaps in it would be read as packed sequences.
+            "position_ids": gather_rows(positions.permute(1, 2, 0), index).permute(2, 0, 1),
+            "attention_mask": self._real,
+        }
+
+    def _choose(self, prompt: VisualPrompt) -> tuple[Tensor, float]:
+        if self._settings is not None:
+            prompt.cache["generate_kwargs"] = self._settings
+        self._scoring = True
+        try:
+            return choose(self.model, prompt, self.method, self.keep)
+        finally:
+            self._scoring = False
+
+    def _decode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], seen: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        new = kwargs["inputs_embeds"].shape[1]
+        if new > 1 and self._ids is not None:
+            if any(bool((self._ids == token).any()) for token in self._visual_ids) and self.keep < 1:
+                raise UserError(
+                    "compress() cuts at a prompt's start: it cannot take visual tokens after a filled KV cache"
+                )
+        if self._next is None:
+            return None
+        step = torch.arange(seen - self._width, seen - self._width + new, device=self._next.device)
+        positions = (self._next[:, None] + step).expand(3, -1, -1)
+        real = self._real
+        if real is not None:
+            real = torch.nn.functional.pad(real, (0, seen + new - self._width), value=True)
+        return args, {**kwargs, "position_ids": positions, "attention_mask": real}
+
+
+@torch.no_grad()
+def generate(
+    model: Any, prompt: VisualPrompt, method: Method, keep: float, **generate_kwargs: Any
+) -> tuple[Tensor, Record]:
+    """Answers an encoded prompt: what `compress(model, method, keep)` and `model.generate(**inputs)` would answer.
+
+    Scores are remembered in `prompt.cache[method]`, the vanilla answer (if greedy) in `prompt.cache['response_ids']`.
+
+    Returns:
+        The new token ids [T] and the record.
+
+    Raises:
+        UserError: a keep outside (0, 1], or a model that the method cannot run on.
+    """
+    keep = _check(model, method, keep)
+    prompt.cache["generate_kwargs"] = generate_kwargs
+    if prompt.n_visual and _cuts_in_layers(method, keep):
+        cut = LayerCut(model, method, keep)  # type: ignore[arg-type]
+        cut.begin([prompt], None)
+        cut.attach()
+        try:
+            answer = run_generate(model, prompt, None, **generate_kwargs)
+        finally:
+            cut.detach()
+        return answer, cut.records()[0]
+    layers = len(language_model(model).layers)
+    kept, seconds = choose(model, prompt, method, keep)
+    record = Record(prompt.n_visual, keep, kept.cpu(), [len(kept)] * layers, seconds)
+    if len(kept) < prompt.n_visual:
+        return run_generate(model, prompt, prompt.rows_kept(kept), **generate_kwargs), record
+    start = time.perf_counter()
+    answer = run_generate(model, prompt, None, **generate_kwargs)
+    if not generate_kwargs.get("do_sample", model.generation_config.do_sample):
+        prompt.cache.setdefault("response_ids", answer)
+        prompt.cache.setdefault("response_seconds", time.perf_counter() - start)
+    return answer, record
+
+
+def _check(model: Any, method: Method, keep: float) -> float:
+    keep = check_keep(keep)
+    if isinstance(method, Vanilla) and keep < 1:
+        raise UserError(f"keep={keep}: vanilla keeps every visual token, so its keep is 1")
+    method.check(model)
+    return keep
+
+
+def _cuts_in_layers(method: Method, keep: float) -> bool:
+    return isinstance(method, LayerPruner) and keep < 1

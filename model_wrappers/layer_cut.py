@@ -1,0 +1,190 @@
+"""Cutting between decoder layers: the hooks behind every LayerPruner.
+
+At prefill the layer before a cut is looked at (its input, not its attention), and the layer after it gets fewer rows.
+From there on each layer has its own KV length, so each needs its own mask, at prefill and on every decode step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers.masking_utils import create_causal_mask
+
+from model_wrappers.anatomy import language_model
+from model_wrappers.methods.base import LayerPruner
+from model_wrappers.prompt import VisualPrompt
+from model_wrappers.selection import Record, budget, stopwatch, top
+
+
+def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Row indices of several prompts as one [B, L'] index, padded on the left, and its [B, L'] mask.
+
+    The mask is None where nothing is padded. Padded places point at index 0; the mask hides them.
+    """
+    width = max(len(row) for row in rows)
+    index = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows])
+    if all(len(row) == width for row in rows):
+        return index, None
+    real = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows])
+    return index, real
+
+
+def gather_rows(states: Tensor, index: Tensor) -> Tensor:
+    """states [B, L, ...] at index [B, L']: [B, L', ...]. A batch of one is spread over the rows of the index."""
+    if states.shape[0] != index.shape[0]:
+        states = states.expand(index.shape[0], *states.shape[1:])
+    return states[torch.arange(index.shape[0], device=index.device)[:, None], index]
+
+
+class LayerCut:
+    """One method's cuts in one model: attach(), begin() at each prefill, records() after it, detach()."""
+
+    def __init__(self, model: Any, method: LayerPruner, keep: float) -> None:
+        self.decoder = language_model(model)
+        self.method, self.keep = method, keep
+        self.n_layers = len(self.decoder.layers)
+        self.plan = dict(sorted(method.plan(self.n_layers, keep).items()))
+        if not self.plan or min(self.plan) < 1 or max(self.plan) >= self.n_layers:
+            raise ValueError(f"{type(method).__name__} planned cuts at {sorted(self.plan)} of {self.n_layers} layers")
+        self._handles: list[RemovableHandle] = []
+        self._prompts: list[VisualPrompt] = []
+
+    def attach(self) -> None:
+        """Hooks the layers."""
+        for index in range(min(self.plan) - 1, self.n_layers):
+            layer = self.decoder.layers[index]
+            # In this order: a layer that both works on fewer rows and is looked at for the next cut sees the fewer
+            # rows.
+            if index >= min(self.plan):
+                self._handles.append(layer.register_forward_pre_hook(self._shorten(index), with_kwargs=True))
+            if index + 1 in self.plan:
+                self._handles.append(layer.register_forward_pre_hook(self._look(index), with_kwargs=True))
+
+    def detach(self) -> None:
+        """Takes every hook away."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def begin(self, prompts: list[VisualPrompt], real: Tensor | None) -> None:
+        """Says which prompts the coming prefill holds.
+
+        Args:
+            real: [B, L] bool, False where the batch is padded; None where nothing is.
+        """
+        self._prompts = prompts
+        device = prompts[0].visual.device
+        self._columns = [
+            torch.arange(len(prompt.input_ids), device=device) if real is None else real[row].nonzero().squeeze(1)
+            for row, prompt in enumerate(prompts)
+        ]
+        self._visual = [prompt.visual for prompt in prompts]
+        self._kept = [torch.arange(prompt.n_visual, device=device) for prompt in prompts]
+        self._lengths: list[list[int]] = [[] for _ in prompts]
+        self._seconds = [0.0] * len(prompts)
+        self._scores: list[Tensor | None] = [None] * len(prompts)
+        self._real: dict[int, Tensor | None] = {}
+        self._masks: dict[tuple[int, int, int], Any] = {}
+
+    def records(self) -> list[Record]:
+        """One a prompt of the last prefill."""
+        cuts = [*self.plan, self.n_layers]
+        records = []
+        for row, prompt in enumerate(self._prompts):
+            counts = [prompt.n_visual] * cuts[0]
+            for position, length in enumerate(self._lengths[row]):
+                counts += [length] * (cuts[position + 1] - cuts[position])
+            records.append(
+                Record(prompt.n_visual, self.keep, self._kept[row].cpu(), counts, scoring_seconds=self._seconds[row])
+            )
+        return records
+
+    def _look(self, index: int) -> Any:
+        def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not self._is_prefill(index, kwargs):
+                return
+            hidden, (cos, sin) = args[0], kwargs["position_embeddings"]
+            for row, (columns, visual) in enumerate(zip(self._columns, self._visual, strict=True)):
+                if not bool(visual.any()):
+                    continue
+                at = row if cos.shape[0] > 1 else 0
+                with stopwatch(hidden.device) as watch:
+                    self._scores[row] = self.method.score(
+                        layer, hidden[row, columns], (cos[at, columns], sin[at, columns]), visual
+                    )
+                self._seconds[row] += watch.seconds
+
+        return hook
+
+    def _shorten(self, index: int) -> Any:
+        def hook(
+            layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            hidden, cache = args[0], kwargs.get("past_key_values")
+            if self._is_prefill(index, kwargs):
+                if index in self.plan:
+                    hidden = self._cut(index, hidden, kwargs["position_embeddings"])
+                kwargs = {**kwargs, "position_embeddings": self._embeddings}
+                real = self._real_at(index)
+            else:
+                seen = cache.get_seq_length(index) + hidden.shape[1]
+                real = self._real_at(index)
+                if real is not None:
+                    real = torch.nn.functional.pad(real, (0, seen - real.shape[1]), value=True)
+            kwargs = {**kwargs, "attention_mask": self._mask(index, hidden, real, cache), "position_ids": None}
+            return (hidden, *args[1:]), kwargs
+
+        return hook
+
+    def _is_prefill(self, index: int, kwargs: dict[str, Any]) -> bool:
+        cache = kwargs.get("past_key_values")
+        return cache is None or int(cache.get_seq_length(index)) == 0
+
+    def _cut(self, index: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+        rows = []
+        for row, prompt in enumerate(self._prompts):
+            visual = self._visual[row]
+            stay = ~visual
+            if prompt.n_visual:
+                scores = self._scores[row]
+                assert scores is not None
+                if bool(visual[-1]):  # the last row predicts the answer's first token: it is never cut
+                    scores = scores.float().clone()
+                    scores[-1] = torch.finfo(scores.dtype).max
+                kept = top(scores, min(len(scores), budget(self.plan[index], prompt.n_visual)))
+                stay[visual.nonzero().squeeze(1)[kept]] = True
+                self._kept[row] = self._kept[row][kept]
+            self._lengths[row].append(len(self._kept[row]))
+            self._visual[row] = visual[stay]
+            rows.append(self._columns[row][stay])
+        gather, real = left_pad(rows)
+        width = gather.shape[1]
+        self._columns = [torch.arange(width - len(row), width, device=row.device) for row in rows]
+        self._real[index] = real
+        self._masks.clear()
+        self._embeddings = tuple(gather_rows(part, gather) for part in position_embeddings)
+        return gather_rows(hidden, gather)
+
+    def _real_at(self, index: int) -> Tensor | None:
+        return self._real[max(cut for cut in self.plan if cut <= index)]
+
+    def _mask(self, index: int, hidden: Tensor, real: Tensor | None, cache: Any) -> Any:
+        """The mask for this layer's own KV length, in the form that the attention kernel in use takes."""
+        if real is None and hidden.shape[1] == 1 and not getattr(cache, "is_compileable", False):
+            return None  # one row that looks at everything: no kernel needs a mask for that
+        # Layers between two cuts share a mask; the key tells steps apart by the length seen so far.
+        seen = int(cache.get_seq_length(index)) if cache is not None else 0
+        key = (max(cut for cut in self.plan if cut <= index), seen, hidden.shape[1])
+        if key not in self._masks:
+            self._masks = {
+                key: create_causal_mask(
+                    config=self.decoder.config,
+                    inputs_embeds=hidden,
+                    attention_mask=real,
+                    past_key_values=cache,
+                    layer_idx=index,
+                )
+            }
+        return self._masks[key]

@@ -1,0 +1,1 @@
+"""The compression methods, one file each. `model_wrappers.registry` finds them by name."""

@@ -1,0 +1,40 @@
+"""The paper's compressor (arXiv 2506.01097, section 3.3): relevance predicted before the language model runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from model_wrappers.methods.base import Scorer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_wrappers.prompt import VisualPrompt
+
+
+@dataclass(frozen=True)
+class CNN(Scorer):
+    """f_theta(A_v^0): a small convolutional network on first-layer attention. Cut at the LLM input.
+
+    `compressor` is a folder or hub id; None looks into the checkpoint folder for `compressor-video/` (a prompt with a
+    video) or `compressor-image/`.
+    """
+
+    name: ClassVar[str] = "cnn"
+    compressor: str | None = None
+
+    def score(self, model: Any, prompt: VisualPrompt) -> Tensor:
+        from model_wrappers.compressor.load import compressor_for
+        from model_wrappers.relevance.attention import prompt_first_layer_attention
+
+        net = compressor_for(model, prompt, self.compressor)
+        return predict(net, prompt_first_layer_attention(model, prompt))
+
+
+def predict(net: Any, attention: Tensor) -> Tensor:
+    """Probabilities [N_v] that `net` gives for A_v^0 [N_v]."""
+    import torch
+
+    with torch.no_grad():
+        return net(attention[None])[0]

@@ -1,0 +1,43 @@
+"""FastV: An Image is Worth 1/2 Tokens After Layer 2 (arXiv 2403.06764; pkunlp-icler/FastV, KV-cache mode)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from model_wrappers.errors import UserError
+from model_wrappers.methods.base import LayerPruner
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FastV(LayerPruner):
+    """Attention of the last prompt token to each visual token, post-softmax, mean over heads; one cut, at prefill.
+
+    `layer` counts as the paper's Tables 7 and 8 do: "the 4th layer" is the first that works on fewer tokens. So layer=4
+    runs the layers of index 0, 1, 2 in full, scores with the attention of index 2 and cuts at the input of index 3.
+    """
+
+    name: ClassVar[str] = "fastv"
+    layer: int = 4
+
+    def __post_init__(self) -> None:
+        if self.layer < 2:
+            raise UserError(f"fastv: layer={self.layer}, but the first layer must run in full: 2 or more")
+
+    def check(self, model: Any) -> None:
+        from model_wrappers.anatomy import n_layers
+
+        if self.layer > n_layers(model):
+            raise UserError(f"fastv: layer={self.layer}, but the model has {n_layers(model)} layers")
+
+    def plan(self, n_layers: int, keep: float) -> dict[int, float]:
+        return {self.layer - 1: keep}
+
+    def score(self, layer: nn.Module, hidden: Tensor, position_embeddings: Any, visual: Tensor) -> Tensor:
+        from model_wrappers.relevance.attention import attention_rows
+
+        last = hidden.shape[0] - 1
+        return attention_rows(layer, hidden, last, last + 1, position_embeddings)[0, visual]

@@ -1,0 +1,70 @@
+"""The model's own greedy response, which relevance explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model_wrappers.prompt import VisualPrompt
+
+UNKNOWN_LIMIT = 32
+"""New tokens of the response where no generate() call says how many (a bare forward pass)."""
+
+# Of a caller's generate() settings, those that are inputs, or shape the output, or choose another search than greedy.
+_NOT_FORWARDED = frozenset(
+    """inputs input_ids inputs_embeds attention_mask position_ids past_key_values use_cache mm_token_type_ids
+    rope_deltas pixel_values pixel_values_videos image_grid_thw video_grid_thw second_per_grid_ts mm_encoder_outputs
+    logits_to_keep streamer return_dict_in_generate output_attentions output_hidden_states output_scores output_logits
+    do_sample temperature top_k top_p min_p typical_p num_beams num_return_sequences cache_implementation""".split()
+)
+
+
+def greedy_response(model: Any, prompt: VisualPrompt) -> Tensor:
+    """[T] long, T >= 1: what the uncompressed model answers, end-of-sequence and padding taken off.
+
+    `prompt.cache['response_ids']` is used where it is, and filled where it is not. Its length limit and other settings
+    are those of the generate() call in progress (`prompt.cache['generate_kwargs']`).
+    """
+    if "response_ids" not in prompt.cache:
+        settings = prompt.cache.get("generate_kwargs")
+        settings = {"max_new_tokens": UNKNOWN_LIMIT} if settings is None else settings
+        settings = {name: value for name, value in settings.items() if name not in _NOT_FORWARDED}
+        prompt.cache["response_ids"] = run_generate(model, prompt, None, **settings, **_GREEDY)
+    response = prompt.cache["response_ids"]
+    ends = _end_ids(model)
+    length = len(response)
+    while length > 1 and int(response[length - 1]) in ends:
+        length -= 1
+    return response[:length]
+
+
+_GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_k": None, "top_p": None}
+
+
+def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settings: Any) -> Tensor:
+    """The new tokens [T] of Hugging Face's generate() on the embeddings of `rows` ([L'] long; None is all of them).
+
+    The uncut token ids go along, so that processors such as a repetition penalty see the prompt as they always do.
+    Explicit positions make decoding go on after the uncut length.
+    """
+    embeds, positions = prompt.inputs_embeds, prompt.position_ids
+    if rows is not None:
+        embeds, positions = embeds[rows], positions[:, rows]
+    output = type(model).generate(
+        model,
+        input_ids=prompt.input_ids[None],
+        inputs_embeds=embeds[None],
+        position_ids=positions[:, None],
+        attention_mask=torch.ones((1, embeds.shape[0]), dtype=torch.long, device=embeds.device),
+        **settings,
+    )
+    sequences = output if torch.is_tensor(output) else output.sequences
+    return sequences[0, prompt.input_ids.shape[0] :]
+
+
+def _end_ids(model: Any) -> set[int]:
+    config = model.generation_config
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return {token for token in [*ends, config.pad_token_id] if token is not None}
