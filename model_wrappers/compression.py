@@ -55,11 +55,16 @@ def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any)
 class Compression:
     """One method on one model, from `with` to its end. Made by `compress`."""
 
+    _scoring: bool
+    _watches: bool
+
     def __init__(self, model: Any, method: Method, keep: float) -> None:
         self.model, self.method, self.keep = model, method, _check(model, method, keep)
         self._decoder = language_model(model)
         self._visual_ids = visual_token_ids(model)
-        self._layer_cut = LayerCut(model, method, self.keep) if _cuts_in_layers(method, self.keep) else None
+        self._layer_cut: LayerCut | None = None
+        if isinstance(method, LayerPruner) and self.keep < 1:
+            self._layer_cut = LayerCut(model, method, self.keep)
         self._handles: list[RemovableHandle] = []
         self._records: list[Record] = []
         self._forget()
@@ -221,8 +226,8 @@ def generate(
     """
     keep = _check(model, method, keep)
     prompt.cache["generate_kwargs"] = generate_kwargs
-    if prompt.n_visual and _cuts_in_layers(method, keep):
-        cut = LayerCut(model, method, keep)  # type: ignore[arg-type]
+    if prompt.n_visual and isinstance(method, LayerPruner) and keep < 1:
+        cut = LayerCut(model, method, keep)
         cut.begin([prompt], None)
         cut.attach()
         try:
@@ -250,6 +255,3 @@ def _check(model: Any, method: Method, keep: float) -> float:
     method.check(model)
     return keep
 
-
-def _cuts_in_layers(method: Method, keep: float) -> bool:
-    return isinstance(method, LayerPruner) and keep < 1

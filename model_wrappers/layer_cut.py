@@ -103,7 +103,7 @@ class LayerCut:
 
     def _look(self, index: int) -> Any:
         def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not self._is_prefill(index, kwargs):
+            if _seen(kwargs.get("past_key_values"), index):
                 return
             hidden, (cos, sin) = args[0], kwargs["position_embeddings"]
             for row, (columns, visual) in enumerate(zip(self._columns, self._visual, strict=True)):
@@ -123,24 +123,18 @@ class LayerCut:
             layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             hidden, cache = args[0], kwargs.get("past_key_values")
-            if self._is_prefill(index, kwargs):
+            seen = _seen(cache, index)
+            if not seen:
                 if index in self.plan:
                     hidden = self._cut(index, hidden, kwargs["position_embeddings"])
                 kwargs = {**kwargs, "position_embeddings": self._embeddings}
-                real = self._real_at(index)
-            else:
-                seen = cache.get_seq_length(index) + hidden.shape[1]
-                real = self._real_at(index)
-                if real is not None:
-                    real = torch.nn.functional.pad(real, (0, seen - real.shape[1]), value=True)
+            real = self._real_at(index)
+            if real is not None:
+                real = torch.nn.functional.pad(real, (0, seen + hidden.shape[1] - real.shape[1]), value=True)
             kwargs = {**kwargs, "attention_mask": self._mask(index, hidden, real, cache), "position_ids": None}
             return (hidden, *args[1:]), kwargs
 
         return hook
-
-    def _is_prefill(self, index: int, kwargs: dict[str, Any]) -> bool:
-        cache = kwargs.get("past_key_values")
-        return cache is None or int(cache.get_seq_length(index)) == 0
 
     def _cut(self, index: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
         rows = []
@@ -175,8 +169,7 @@ class LayerCut:
         if real is None and hidden.shape[1] == 1 and not getattr(cache, "is_compileable", False):
             return None  # one row that looks at everything: no kernel needs a mask for that
         # Layers between two cuts share a mask; the key tells steps apart by the length seen so far.
-        seen = int(cache.get_seq_length(index)) if cache is not None else 0
-        key = (max(cut for cut in self.plan if cut <= index), seen, hidden.shape[1])
+        key = (max(cut for cut in self.plan if cut <= index), _seen(cache, index), hidden.shape[1])
         if key not in self._masks:
             self._masks = {
                 key: create_causal_mask(
@@ -188,3 +181,8 @@ class LayerCut:
                 )
             }
         return self._masks[key]
+
+
+def _seen(cache: Any, index: int) -> int:
+    """Rows in the KV cache of one layer; 0 at prefill."""
+    return int(cache.get_seq_length(index)) if cache is not None else 0

@@ -80,12 +80,11 @@ def prompt_relevance(
         total = torch.zeros(first + len(response_ids), device=logits.device)
         for step in range(len(response_ids)):
             row = first + step
+            gradients: tuple[Tensor | None, ...] = (None,) * len(attentions)
             if with_gradient:
                 score = _target(logits[step], response_ids[step], target)
                 more = step < len(response_ids) - 1
                 gradients = torch.autograd.grad(score, attentions, retain_graph=more)
-            else:
-                gradients = (None,) * len(attentions)
             total += _carry(attentions, gradients, row, clamp)
     return total[prompt.visual_rows] / len(response_ids)
 
