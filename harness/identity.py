@@ -1,4 +1,6 @@
-"""Fingerprints of what an answer depends on: code, checkpoints, data, package versions. Light: neither torch nor vlmeval."""
+"""Fingerprints of what an answer depends on: code, checkpoints, data, package versions. Light: neither torch nor
+vlmeval.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from harness import __version__
 from harness.store import digest
 
 PACKAGES = Path(__file__).parent.parent
@@ -22,6 +25,17 @@ def versions() -> dict[str, str]:
     """Versions of the packages that can change an answer, as installed. Nothing is imported for it."""
     names = ("torch", "transformers", "ms-vlmeval", "qwen-vl-utils", "decord")
     return {name: _version(name) for name in names}
+
+
+def retain_version() -> str:
+    """This package's own version, installed or run from its source."""
+    return __version__
+
+
+def plugins() -> list[list[str]]:
+    """The methods that other installed packages bring: name, where it lives, version."""
+    found = importlib.metadata.entry_points(group="retain.methods")
+    return sorted([entry.name, entry.value, entry.dist.version if entry.dist else ""] for entry in found)
 
 
 def _version(distribution: str) -> str:
@@ -37,13 +51,19 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of all files under a folder: a checkpoint by content, wherever it lies."""
-    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in _files(folder)])
+def folder_digest(folder: Path, without: tuple[str, ...] = ()) -> str:
+    """sha256 over the names and bytes of all files under a folder: a checkpoint by content, wherever it lies.
+
+    `without`: beginnings of relative names that do not count.
+    """
+    names = [(str(path.relative_to(folder)), path) for path in _files(folder)]
+    return digest([[name, file_digest(path)] for name, path in names if not name.startswith(without or "\0")])
 
 
 def folder_stamp(folder: Path) -> str:
-    """A cheap stand-in for `folder_digest`: names, sizes and modification times (nanoseconds) of all files under a folder."""
+    """A cheap stand-in for `folder_digest`: names, sizes and modification times (nanoseconds) of all files under a
+    folder.
+    """
     stamps = []
     for path in _files(folder):
         stat = path.stat()
@@ -65,10 +85,11 @@ def code_stamp(*folders: Path) -> str:
     return digest([[str(path), file_digest(path)] for path in files])
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """sha256 over what the modules, and every model_wrappers module that they import in turn, say to the interpreter.
+def code_digest(modules: Iterable[str], follow: str = "model_wrappers") -> str:
+    """sha256 over what the modules, and every module of the package `follow` that they import in turn, mean.
 
-    Comments, docstrings and layout do not count, so an answer stays valid when only they change; any other edit makes new cells.
+    Comments, docstrings and layout do not count, so an answer stays valid when only they change; any other edit makes
+    new cells.
     """
     todo, seen = list(modules), dict[str, str]()
     while todo:
@@ -80,7 +101,7 @@ def code_digest(modules: Iterable[str]) -> str:
             continue
         tree = _tree(path)
         seen[name] = _meaning(path)
-        todo += [imported for imported in _imports(tree, name, path) if imported.startswith("model_wrappers")]
+        todo += [imported for imported in _imports(tree, name, path) if imported.split(".")[0] == follow]
     return digest(seen)
 
 

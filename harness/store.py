@@ -1,7 +1,7 @@
 """Predictions on disk: one folder a cell, one line an answer.
 
-A cell is one (model, method, keep, benchmark) under one set of settings. The settings are hashed into the cell's id, so an answer
-given under other settings can never stand in for a new one:
+A cell is one (model, method, keep, benchmark) under one set of settings. The settings are hashed into the cell's id, so
+an answer given under other settings can never stand in for a new one:
 
     <store>/cells/<model>+<method>@<keep>__<benchmark>__<id>/settings.json       what the id is the hash of
                                                             /predictions.jsonl   append-only, one line an answer
@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 Index = int | str
 ID_LENGTH = 12
 SYNC_SECONDS = 2.0
-"""A line is written whole at once (a killed process loses none); the disk is told to keep it at most this much later."""
+"""A line is written whole at once (a killed process loses none); the disk is told to keep it at most this much later.
+"""
 
 
 class StoreError(UserError):
@@ -42,10 +43,10 @@ class StoreError(UserError):
 class Answer:
     """What one method at one keep answered to one sample.
 
-    Exactly one of `prediction` and `error` is set. `visual` and `kept` count the prompt's visual tokens before and after the cut,
-    `kv_visual` the visual tokens in each layer's KV cache. `evidence_kept` is the share (0 to 1) of the tokens the question is
-    about that were kept; None where the benchmark does not say which they are. Seconds are wall time; `seconds` is the whole
-    answer, encoding excluded, and `scoring_seconds` the part of the method's scoring.
+    Exactly one of `prediction` and `error` is set. `visual` and `kept` count the prompt's visual tokens before and
+    after the cut, `kv_visual` the visual tokens in each layer's KV cache. `evidence_kept` is the share (0 to 1) of the
+    tokens the question is about that were kept; None where the benchmark does not say which they are. Seconds are wall
+    time; `seconds` is the whole answer, encoding excluded, and `scoring_seconds` the part of the method's scoring.
     """
 
     index: Index
@@ -63,7 +64,9 @@ FIELDS = tuple(Answer.__dataclass_fields__)
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal settings give equal text. Raises TypeError or ValueError for what JSON lacks."""
+    """JSON with sorted keys and no spaces: equal settings give equal text. Raises TypeError or ValueError for what JSON
+    lacks.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -97,12 +100,13 @@ def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
     except OSError as error:
         reason = hints.get(error.errno or 0, error.strerror or str(error))
         raise StoreError(
-            f"cannot {doing} {path}: {reason}; every answer written before is kept, and the same command goes on from there"
+            f"cannot {doing} {path}: {reason}; every answer written before is kept, the same command goes on from there"
         ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or none of it: a reader never meets half a file. Raises StoreError when the disk refuses."""
+    """Writes the whole file or none of it: a reader never meets half a file. Raises StoreError when the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +142,8 @@ class Cell:
         return re.sub(r"[^A-Za-z0-9._@+=,-]+", "-", text)[:180]
 
     def read(self) -> dict[Index, Answer]:
-        """The last answer of each sample, in file order; {} where nothing was answered. A torn last line is left out."""
+        """The last answer of each sample, in file order; {} where nothing was answered. A torn last line is left out.
+        """
         try:
             data = self.file.read_bytes()
         except FileNotFoundError:
@@ -152,7 +157,9 @@ class Cell:
         return CellWriter(self)
 
     def _parse(self, data: bytes) -> tuple[dict[Index, Answer], int]:
-        """Answers by index and the length of the whole lines. Raises StoreError at a line that is whole but is no answer."""
+        """Answers by index and the length of the whole lines. Raises StoreError at a line that is whole but is no
+        answer.
+        """
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             log.warning("%s ends in a torn line (%d bytes): dropped, its sample is asked again", self.file, len(data) - whole)
@@ -170,7 +177,8 @@ class Cell:
 
 
 class CellWriter:
-    """The one process that may add answers to a cell. `answers` holds what is there, by index, and grows with `append`."""
+    """The one process that may add answers to a cell. `answers` holds what is there, by index, and grows with `append`.
+    """
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
@@ -198,15 +206,12 @@ class CellWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def missing(self, indices: list[Index]) -> list[Index]:
-        """Those of `indices` that have no answer yet; a failed sample counts as missing."""
-        return [index for index in indices if (got := self.answers.get(index)) is None or got.error is not None]
-
     def append(self, answer: Answer) -> None:
-        """Writes one line whole, or nothing of it. Raises StoreError when the disk refuses; earlier lines stay as they are."""
-        line = (json.dumps({name: getattr(answer, name) for name in FIELDS}, ensure_ascii=False) + "\n").encode(
-            "utf-8", "backslashreplace"
-        )
+        """Writes one line whole, or nothing of it. Raises StoreError when the disk refuses; earlier lines stay as they
+        are.
+        """
+        record = {name: getattr(answer, name) for name in FIELDS}
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         with disk_errors(self.cell.file):
             written = 0
             try:
@@ -255,7 +260,9 @@ class CellWriter:
 
 
 class Store:
-    """All cells and scores under one folder (default: results/runs). Nothing is made on disk before something is written."""
+    """All cells and scores under one folder (default: results/runs). Nothing is made on disk before something is
+    written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -265,7 +272,8 @@ class Store:
         return Cell(self.root / "cells", settings)
 
     def score(self, key: str) -> dict[str, Any] | None:
-        """A score kept by `save_score` under the digest of everything it was computed from; None where there is none."""
+        """A score kept by `save_score` under the digest of everything it was computed from; None where there is none.
+        """
         path = self.root / "scores" / f"{key}.json"
         try:
             return json.loads(path.read_text("utf-8"))
@@ -279,12 +287,13 @@ class Store:
         write_atomically(self.root / "scores" / f"{key}.json", json.dumps(score, ensure_ascii=False) + "\n")
 
 
+def missing(answers: Mapping[Index, Answer], indices: list[Index]) -> list[Index]:
+    """Those of `indices` that have no answer yet; a failed sample counts as missing."""
+    return [index for index in indices if (got := answers.get(index)) is None or got.error is not None]
+
+
 def predictions_digest(answers: Mapping[Index, Answer], indices: list[Index]) -> str:
     """sha256 over the predictions of `indices` in order; a failed or missing sample is null."""
     pairs = [[index, answers[index].prediction if index in answers else None] for index in indices]
     return digest(pairs)
 
-
-def as_record(answer: Answer) -> dict[str, Any]:
-    """The answer as the line on disk has it."""
-    return asdict(answer)

@@ -1,7 +1,7 @@
 """Experiments: one YAML a table, read strictly.
 
-Everything a user can get wrong in such a file is one sentence (`UserError`) that names the file, the key and what is allowed, told
-before a model, a benchmark, torch or vlmeval is loaded.
+Everything a user can get wrong in such a file is one sentence (`UserError`) that names the file, the key and what is
+allowed, told before a model, a benchmark, torch or vlmeval is loaded.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from harness.experiments.schema import Experiment, ExperimentFile, Judge, Profile, Row
+from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Judge, Profile, Row
 from model_wrappers.errors import UserError
 
 HERE = Path(__file__).parent
@@ -40,8 +40,8 @@ def experiment_names() -> list[str]:
 def load(path_or_name: str | Path, profile: str = "micro", *, max_samples: int | None = None) -> Experiment:
     """One profile of an experiment, fully checked.
 
-    `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to its first
-    samples. Raises UserError for whatever is wrong in the file; loads neither torch nor vlmeval.
+    `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to
+    its first samples. Raises UserError for whatever is wrong in the file; loads neither torch nor vlmeval.
     """
     path = _find(path_or_name)
     content = _parse(path)
@@ -99,9 +99,10 @@ def _parse(path: Path) -> Any:
 
 
 def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
+    from model_wrappers.registry import method, method_names
+
     from harness.benchmarks import benchmark_names
-    from harness.models import model_info
-    from model_wrappers.registry import check_fields, method_names
+    from harness.models import model_names
 
     if profile.data == "micro":
         import harness.micro
@@ -112,25 +113,22 @@ def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
     for name in profile.judges:
         _known(f"{where}.judges", name, file.benchmarks)
     for name in profile.models:
-        try:
-            model_info(name)
-        except UserError as error:
-            raise UserError(f"{where}.models: {error}") from error
+        if not Path(name).expanduser().is_dir():
+            _known(f"{where}.models", name, [*model_names(), "the path of a checkpoint folder"])
     seen: set[tuple[Any, ...]] = set()
     for number, row in enumerate(profile.rows):
         here = f"{where}.rows.{number}"
         if row.method in NEEDS_EVIDENCE and profile.data != "micro":
-            raise UserError(f"{here}.method: {row.method} needs to know which tokens a question is about; only data: micro does")
+            raise UserError(f"{here}.method: {row.method} must know what a question is about; only data: micro tells")
         _known(f"{here}.method", row.method, method_names())
         try:
-            check_fields(row.method, row.fields)
+            made = method(row.method, **row.fields)
         except UserError as error:
             raise UserError(f"{here}.fields: {error}") from error
         for keep in row.keep:
-            key = (row.method, tuple(sorted((k, str(v)) for k, v in row.fields.items())), keep)
-            if key in seen:
+            if (row.method, made, keep) in seen:
                 raise UserError(f"{here}: {row.method} at keep {keep:g} is given twice; each may stand once")
-            seen.add(key)
+            seen.add((row.method, made, keep))
 
 
 def _known(where: str, name: str, known: Iterable[str]) -> None:
@@ -148,7 +146,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 def _sentence(error: ValidationError) -> str:
     """The first thing wrong, as `key: what is wrong; what is allowed`."""
     first = error.errors(include_url=False)[0]
-    place = [part for part in first["loc"] if not (isinstance(part, str) and part in ("Judge", "literal['exact']"))]
+    place = [part for part in first["loc"] if part not in JUDGE_TAGS]
     key = ".".join(str(part) for part in place)
     kind, given = first["type"], first.get("input")
     if kind == "said":

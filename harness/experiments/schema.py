@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 Scalar = bool | int | float | str | None
@@ -55,7 +55,12 @@ class Judge(Strict):
 Keep = Annotated[float, BeforeValidator(_keep)]
 Keeps = Annotated[list[Keep], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
 Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
-AnyJudge = Annotated[Literal["exact"] | Judge, BeforeValidator(_judge)]
+JUDGE_TAGS = ("said to be exact", "said to be a judge")
+AnyJudge = Annotated[
+    Annotated[Literal["exact"], Tag(JUDGE_TAGS[0])] | Annotated[Judge, Tag(JUDGE_TAGS[1])],
+    Discriminator(lambda value: JUDGE_TAGS[value != "exact"]),
+    BeforeValidator(_judge),
+]
 
 
 class Row(Strict):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.store import Answer, Store, StoreError, canonical, plain_index, predictions_digest
+from harness.store import Answer, Store, StoreError, canonical, missing, plain_index, predictions_digest
 
 SETTINGS: dict[str, Any] = {
     "model": {"name": "m", "revision": "r1"},
@@ -74,9 +74,9 @@ def test_only_what_is_missing_or_failed_is_asked_again_and_the_last_answer_count
         writer.append(Answer(1, "A"))
         writer.append(Answer(2, None, "broken"))
     with cell.open() as writer:
-        assert writer.missing([1, 2, 3]) == [2, 3]
+        assert missing(writer.answers, [1, 2, 3]) == [2, 3]
         writer.append(Answer(2, "B"))
-        assert writer.missing([1, 2, 3]) == [3]
+        assert missing(writer.answers, [1, 2, 3]) == [3]
     assert cell.read()[2] == Answer(2, "B")
 
 
@@ -93,7 +93,7 @@ def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, caplog: pyte
         assert list(cell.read()) == [1]
         assert cell.file.stat().st_size == cut, "reading changes nothing"
         with cell.open() as writer:
-            assert writer.missing([1, 2]) == [2]
+            assert missing(writer.answers, [1, 2]) == [2]
             writer.append(Answer(2, "B"))
         assert "torn line" in caplog.text
         assert cell.file.read_bytes() == whole
@@ -136,10 +136,10 @@ def test_a_disk_that_fills_up_keeps_every_whole_line_and_half_of_none(tmp_path: 
         writer.append(Answer(1, "A" * 100))
         before = cell.file.read_bytes()
         with file_size_limit(len(before) + 150):  # room for half of the next line
-            with pytest.raises(StoreError, match="cannot write .*predictions.jsonl: .*every answer written before is kept"):
+            with pytest.raises(StoreError, match="cannot write .*jsonl: .*every answer written before is kept"):
                 writer.append(Answer(2, "B" * 100))
         assert cell.file.read_bytes() == before
-        assert writer.missing([1, 2]) == [2]
+        assert missing(writer.answers, [1, 2]) == [2]
         writer.append(Answer(2, "B" * 100))
     assert list(cell.read()) == [1, 2]
 

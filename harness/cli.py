@@ -1,0 +1,231 @@
+"""The command `retain`. Nothing heavy is imported before a command needs it.
+
+Exit status: 0 done; 2 a mistake that the user can mend, told in one sentence; 3 done, but some samples failed; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model_wrappers.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.experiments import Experiment
+    from harness.plan import Data
+    from harness.results import Results
+    from harness.sweep import SweepResult
+
+FAILED, STOPPED, MISTAKEN = 3, 130, 2
+SHOWN_FAILURES = 20
+
+app = typer.Typer(
+    name="retain",
+    help="A referee for visual-token compression in multimodal LLMs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+ExperimentArgument = Annotated[str, typer.Argument(help="name of an experiment (see `retain list`) or path of a .yaml file")]
+ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment")]
+LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
+DataOption = Annotated[Path | None, typer.Option(help="folder of the benchmarks' data (micro: made under results/data)")]
+StoreOption = Annotated[Path, typer.Option(help="where predictions, scores and tables lie")]
+DEFAULT_STORE = Path("results/runs")
+
+
+@app.command()
+def run(
+    experiment: ExperimentArgument,
+    profile: ProfileOption = "micro",
+    limit: LimitOption = None,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    score: Annotated[bool, typer.Option("--score/--no-score", help="score and print the table afterwards")] = True,
+) -> None:
+    """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
+    from harness import plan as plans
+    from harness import sweep
+    from harness.progress import for_stream
+    from harness.store import Store
+
+    chosen, opened = _prepare(experiment, profile, limit, data)
+    kept = Store(store)
+    plan = plans.make(chosen, opened, kept)
+    with for_stream() as progress:
+        result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress)
+    if score:
+        _finish(experiment, result, opened, kept.root)
+    if result.failures:
+        _tell_failures(result)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def table(
+    experiment: ExperimentArgument,
+    profile: ProfileOption = "micro",
+    limit: LimitOption = None,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print an experiment's table from the answers that are there; nothing is asked."""
+    from harness import plan as plans
+    from harness import results
+    from harness.render import to_markdown
+    from harness.store import Store
+
+    chosen, opened = _prepare(experiment, profile, limit, data)
+    kept = Store(store)
+    found = results.collect(plans.make(chosen, opened, kept), opened, kept)
+    print(to_markdown(found.table), end="")
+    if found.lacks:
+        _tell_lacks(found)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def reference(
+    name: Annotated[str, typer.Argument(metavar="TABLE", help="one of the paper's tables, such as table3")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Print one of the paper's tables, with our numbers beside its own where there are some."""
+    from harness import reference as paper
+    from harness.render import from_csv
+
+    ours = store / "tables" / f"{name}.csv"
+    print(paper.render(name, from_csv(ours.read_text("utf-8")) if ours.is_file() else None), end="")
+
+
+@app.command(name="list")
+def list_names() -> None:
+    """List the models, methods, benchmarks and experiments that are known by name."""
+    from harness.benchmarks import benchmark_names
+    from harness.experiments import experiment_names
+    from harness.models import model_names
+    from model_wrappers.registry import method_names
+
+    for title, names in (
+        ("models", model_names()),
+        ("methods", method_names()),
+        ("benchmarks", benchmark_names()),
+        ("experiments", experiment_names()),
+    ):
+        print(f"{title}: {', '.join(names)}")
+
+
+@app.command(context_settings=PASS_ON)
+def vlmeval(context: typer.Context) -> None:
+    """Run VLMEvalKit's own command with our models, such as --model Qwen2-VL-7B-Instruct+cnn@0.25."""
+    from harness.models import run_vlmevalkit
+
+    raise typer.Exit(run_vlmevalkit(context.args) or 0)
+
+
+@app.command(context_settings=PASS_ON)
+def micro(context: typer.Context) -> None:
+    """Make the embedded default: `retain micro --help` lists its commands."""
+    from harness.micro.cli import main as micro_main
+
+    raise typer.Exit(micro_main(context.args) or 0)
+
+
+@app.command(context_settings=PASS_ON)
+def bench(context: typer.Context) -> None:
+    """Measure speed: the sweep against VLMEvalKit's loop, the whole grid, overhead, import time."""
+    from harness.bench import main as bench_main
+
+    raise typer.Exit(bench_main(context.args) or 0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The entry point. Returns the exit status; prints a user's mistake as one sentence and no traceback."""
+    import click
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
+    try:
+        status = app(args=arguments, prog_name="retain", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        print(f"retain: {error}", file=sys.stderr)
+        return MISTAKEN
+    except (KeyboardInterrupt, click.Abort):
+        command = shlex.join(["retain", *arguments])
+        print(f"\nretain: stopped; every answer given so far is kept. Go on with: {command}", file=sys.stderr)
+        return STOPPED
+
+
+def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None) -> tuple[Experiment, Data]:
+    """The checked experiment and its data folder, made first where it is micro's."""
+    from harness import experiments
+    from harness.plan import Data
+
+    chosen = experiments.load(experiment, profile, max_samples=limit)
+    if data is None and chosen.data == "micro":
+        from harness.micro.editions import ensure
+
+        data = ensure(Path("results/data"))
+    if data is None:
+        raise UserError(f"profile {profile!r} of {chosen.name} reads real data: name its folder with --data")
+    if not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder")
+    return chosen, Data(chosen, data)
+
+
+def _finish(command: str, result: SweepResult, data: Data, root: Path) -> None:
+    """Scores, prints and writes the table."""
+    from harness import results
+    from harness.render import to_markdown
+    from harness.store import Store
+
+    found = results.collect(result.plan, data, Store(root))
+    print(to_markdown(found.table), end="")
+    paths = results.write(found, root / "tables", result.plan.experiment.name)
+    print(f"\nWritten: {_braced(paths)}")
+
+
+def _braced(paths: Iterable[Path]) -> str:
+    paths = list(paths)
+    suffixes = ",".join(path.name.partition(".")[2] for path in paths)
+    return f"{paths[0].parent / paths[0].name.partition('.')[0]}.{{{suffixes}}}"
+
+
+def _tell_failures(result: SweepResult) -> None:
+    failures = result.failures
+    print(f"\n{len(failures)} samples failed; they are asked again when the command is repeated:", file=sys.stderr)
+    for failure in failures[:SHOWN_FAILURES]:
+        where = f"{failure.model} {failure.benchmark} sample {failure.index}"
+        print(f"  {where} ({failure.cells} cells): {failure.reason}", file=sys.stderr)
+    if len(failures) > SHOWN_FAILURES:
+        print(f"  and {len(failures) - SHOWN_FAILURES} more, each in its cell's predictions.jsonl", file=sys.stderr)
+
+
+def _tell_lacks(found: Results) -> None:
+    print(f"\n{len(found.lacks)} cells are incomplete; `retain run` answers what is missing.", file=sys.stderr)
+    reasons = {
+        (lack.cell.model, lack.cell.benchmark, index): reason
+        for lack in found.lacks
+        for index, reason in lack.reasons.items()
+    }
+    for (model, benchmark, index), reason in list(reasons.items())[:SHOWN_FAILURES]:
+        print(f"  {model} {benchmark} sample {index} failed: {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

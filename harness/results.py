@@ -1,0 +1,165 @@
+"""From the store to a table: every cell scored once, rows put together, and where each number came from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness import identity
+from harness.experiments import Experiment, Judge
+from harness.layout import RowResult, Table, build
+from harness.plan import Data, Plan, PlannedCell
+from harness.progress import Progress
+from harness.statistics import Cell
+from harness.store import Answer, Index, Store, digest, missing, predictions_digest, write_atomically
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A cell without an answer to every sample, and the reasons of those that failed."""
+
+    cell: PlannedCell
+    answered: int
+    total: int
+    reasons: Mapping[Index, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The table, the cells that are not complete, and by row the folders and scores that its numbers were made of."""
+
+    table: Table
+    lacks: list[Lack]
+    sources: list[dict[str, Any]]
+
+
+def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progress: Progress | None = None) -> Results:
+    """The table of a plan from what the store holds; nothing is asked.
+
+    A cell is scored once: its score is kept under the digest of predictions, samples, judge and the scoring code, so a
+    table that was made before loads neither torch nor vlmeval. `score=False` leaves scores out and shows coverage only.
+
+    Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
+    """
+    experiment = plan.experiment
+    rows, lacks, sources = [], [], []
+    for model, row, keep, cells in plan.rows():
+        scored: dict[str, Cell] = {}
+        answers: list[Answer] = []
+        source: dict[str, Any] = {"model": model, "method": row.method, "fields": row.fields, "keep": keep, "cells": {}}
+        for cell in cells:
+            indices = plan.samples[cell.benchmark]
+            stored = store.cell(cell.settings)
+            given = stored.read()
+            lack = missing(given, indices)
+            answers += [given[index] for index in indices if index in given and given[index].error is None]
+            samples = digest([cell.settings["benchmark"], indices])[:12]
+            key = None
+            if progress:
+                progress.at(f"scoring {model} {row.method}@{keep:g} {cell.benchmark}")
+            if lack or not score:
+                scored[cell.benchmark] = Cell(None, len(indices) - len(lack), len(indices), samples)
+            else:
+                key, value = _score(experiment, cell, given, indices, data, store)
+                scored[cell.benchmark] = Cell(value["headline"], value["n"], len(indices), samples, value["note"])
+            if lack:
+                reasons = {index: str(given[index].error) for index in lack if index in given}
+                lacks.append(Lack(cell, len(indices) - len(lack), len(indices), reasons))
+            source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
+        rows.append(_row(model, row.method, row.label, row.fields, keep, scored, answers))
+        sources.append(source)
+    title = experiment.title
+    if experiment.max_samples is not None:
+        title += f", first {experiment.max_samples} samples of each benchmark"
+    table = build(rows, experiment.benchmarks, title=title, micro=experiment.data == "micro")
+    return Results(table, lacks, sources)
+
+
+def write(results: Results, folder: Path, name: str) -> list[Path]:
+    """Writes the table as .md, .csv, .xlsx and .tex, and `<name>.sources.json`: which cells each number was made of."""
+    from harness.render import write as write_table
+
+    paths = write_table(results.table, folder, name)
+    path = folder / f"{name}.sources.json"
+    write_atomically(path, json.dumps(results.sources, indent=1, ensure_ascii=False) + "\n")
+    return [*paths, path]
+
+
+def _score(
+    experiment: Experiment, cell: PlannedCell, given: Mapping[Index, Answer], indices: list[Index], data: Data, store: Store
+) -> tuple[str, dict[str, Any]]:
+    """The key of a cell's score and the score, computed if nobody did."""
+    judge = experiment.judge_of(cell.benchmark)
+    made_of = {
+        "predictions": predictions_digest(given, indices),
+        "benchmark": cell.settings["benchmark"],
+        "frames": experiment.frames,
+        "judge": judge.model_dump() if isinstance(judge, Judge) else judge,
+        "scorer": _scorer_version(),
+    }
+    key = digest(made_of)[:24]
+    kept = store.score(key)
+    if kept is None:
+        from harness.scoring import score
+
+        predictions = {index: given[index].prediction for index in indices}
+        with tempfile.TemporaryDirectory(prefix="retain-score-") as workdir:
+            made = score(data.open(cell.benchmark), predictions, judge=_judge(judge), workdir=Path(workdir))
+        kept = {
+            "headline": made.headline,
+            "by_group": dict(made.by_group),
+            "per_sample": [[index, made.per_sample[index]] for index in indices if index in made.per_sample],
+            "n": made.n,
+            "note": made.note,
+            "made_of": made_of,
+        }
+        store.save_score(key, kept)
+    return key, kept
+
+
+def _judge(judge: Any) -> Any:
+    if not isinstance(judge, Judge):
+        return judge
+    from harness.judge import JudgeConfig
+
+    return JudgeConfig(base_url=judge.base_url, model=judge.model)
+
+
+@cache
+def _scorer_version() -> dict[str, str]:
+    """The scoring code and the kit whose `evaluate` it calls: another one scores anew."""
+    folder = Path(__file__).parent / "benchmarks"
+    modules = ["harness.scoring", *(f"harness.benchmarks.{path.stem}" for path in folder.glob("[a-z]*.py"))]
+    return {"code": identity.code_digest(modules, follow="harness"), "ms-vlmeval": identity.versions()["ms-vlmeval"]}
+
+
+def _row(
+    model: str,
+    method: str,
+    label: str | None,
+    fields: Mapping[str, Any],
+    keep: float,
+    cells: dict[str, Cell],
+    answers: list[Answer],
+) -> RowResult:
+    counted = [answer for answer in answers if answer.visual]
+    evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
+    layers = [fmean(answer.kv_visual) / answer.visual for answer in counted if answer.kv_visual and answer.visual]
+    realised = [answer.kept / answer.visual for answer in counted if answer.kept is not None and answer.visual]
+    return RowResult(
+        model,
+        method,
+        label or "",
+        keep,
+        cells,
+        evidence_kept=fmean(evidence) if evidence else None,
+        realised=fmean(realised) if realised else None,
+        layer_mean=fmean(layers) if layers else None,
+        fields=dict(fields),
+    )
