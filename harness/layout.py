@@ -239,6 +239,9 @@ def _token_notes(table: Table) -> list[str]:
     if realised:
         said = "; ".join(f"{ratio(asked)} kept {' to '.join(_ends(kept))}" for asked, kept in realised.items())
         notes.append(f"Retention is the ratio asked for; of the visual tokens, {said} (mean over samples).")
+        renumbered = dict.fromkeys(row.label for row in table.rows if row.fields.get("positions") == "renumber")
+        but = f", but for {', '.join(renumbered)}" if renumbered else ""
+        notes.append(f"Kept tokens keep their own positions{but}.")
     if any(row.layer_mean is not None for row in table.rows):
         notes.append(
             "Layer mean (%): visual tokens held, mean over the LLM's layers; a method that cuts inside the LLM holds "

@@ -129,7 +129,8 @@ def slips() -> list[Slip]:
 
 
 def render(table: str, ours: Table | None = None) -> str:
-    """Markdown of one of the paper's tables, its slips marked; with `ours`, our rows beside those of the paper.
+    """Markdown of one of the paper's tables, its slips marked; with `ours`, our rows beside those of the paper
+    as far as there are any.
 
     Raises UserError for an unknown table and for `ours` with an efficiency table.
     """
@@ -140,7 +141,10 @@ def render(table: str, ours: Table | None = None) -> str:
         return _efficiency(table, text)
     reference = load(table)
     shown = to_markdown(reference.table)
-    return shown if ours is None else f"{shown}\n{side_by_side(ours, reference.table)}"
+    if ours is None:
+        return shown
+    unmatched = _unmatched(ours, reference.table)
+    return f"{shown}\n{unmatched}\n" if unmatched else f"{shown}\n{side_by_side(ours, reference.table)}"
 
 
 def side_by_side(ours: Table, paper: Table) -> str:
@@ -152,9 +156,8 @@ def side_by_side(ours: Table, paper: Table) -> str:
     shared = [name for name in paper.benchmarks if name in ours.benchmarks]
     printed = {(row.model, row.method, row.retention): row for row in paper.rows}
     pairs = [(row, other) for row in ours.rows if (other := printed.get(_key(row))) is not None]
-    if not shared or not pairs:
-        what = "benchmark" if not shared else "model, method and retention"
-        raise UserError(f"nothing to set side by side: our table and the paper's share no {what}")
+    if unmatched := _unmatched(ours, paper):
+        raise UserError(unmatched)
     ours_by, paper_by = _by_key(ours, shared), _by_key(paper, shared)
     head = ["Source", "Model", "Method", "Retention", *shared, *(["Avg.(%)"] if len(paper.groups) == 1 else [])]
     keys = ["model", "method", "retention", *shared, *([paper.groups[0].key] if len(paper.groups) == 1 else [])]
@@ -212,6 +215,15 @@ def _efficiency(name: str, text: str) -> str:
 
 def _family(model: str) -> str:
     return next((paper for pattern, paper in _FAMILIES if pattern.search(model)), model)
+
+
+def _unmatched(ours: Table, paper: Table) -> str | None:
+    """Why two tables cannot be set side by side, in one sentence; None where they can."""
+    if not set(ours.benchmarks) & set(paper.benchmarks):
+        return "Nothing to set side by side: our table and the paper's share no benchmark."
+    if not {_key(row) for row in ours.rows} & {(row.model, row.method, row.retention) for row in paper.rows}:
+        return "Nothing to set side by side: our table and the paper's share no model, method and retention."
+    return None
 
 
 def _key(row: RowResult) -> tuple[str, str, float]:

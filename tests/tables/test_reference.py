@@ -87,10 +87,13 @@ def test_side_by_side_pairs_rows_of_the_same_family() -> None:
 
 
 def test_nothing_shared_is_said() -> None:
+    paper = reference.load("table3").table
     with pytest.raises(UserError, match="share no model"):
-        reference.render("table3", _ours("some-other-model"))
+        reference.side_by_side(_ours("some-other-model"), paper)
     with pytest.raises(UserError, match="share no benchmark"):
-        reference.render("table2", _ours())
+        reference.side_by_side(_ours(), reference.load("table2").table)
+    told = reference.render("table3", _ours("some-other-model"))
+    assert told.startswith(reference.render("table3")) and told.endswith("share no model, method and retention.\n")
     with pytest.raises(UserError, match="FLOPs"):
         reference.render("table7", _ours())
 

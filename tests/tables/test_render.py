@@ -30,7 +30,7 @@ def table() -> Table:
         _row("fastv", 0.25, 72.0, 2.1, evidence_kept=0.5, realised=0.2507, layer_mean=0.625, fields={"layer": 4}),
         _row("cnn", 0.1, None, 1.4, n=99, evidence_kept=0.875, realised=0.0972, layer_mean=0.0972),
     ]
-    return build(rows, NAMES, title="Table 3", micro=True, notes=["Kept tokens keep their own positions."])
+    return build(rows, NAMES, title="Table 3", micro=True, notes=["A note of the caller."])
 
 
 def _pipes(text: str) -> list[list[str]]:
@@ -60,7 +60,14 @@ def test_footnotes_say_what_a_reader_must_know(table: Table) -> None:
     assert "only n of N samples" in notes
     assert "25% kept 25.1%" in notes and "10% kept 9.7%" in notes
     assert "FastV layer=4" in notes
-    assert table.notes[-1] == "Kept tokens keep their own positions."
+    assert "Kept tokens keep their own positions." in notes
+    assert table.notes[-1] == "A note of the caller."
+
+
+def test_rows_that_renumber_positions_are_named() -> None:
+    renumbering = _row("visionzip", 0.5, 80, 2, realised=0.5, fields={"positions": "renumber"})
+    rows = [_row("vanilla", 1.0, 90, 2, realised=1.0), renumbering]
+    assert "Kept tokens keep their own positions, but for VisionZip." in build(rows, NAMES).notes
 
 
 def test_micro_columns_and_title_only_in_micro(table: Table) -> None:

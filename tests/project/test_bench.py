@@ -1,0 +1,95 @@
+"""`retain bench` measures what it says, on real classes: a tiny random checkpoint and small data in the real formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import bench
+from harness.experiments import Experiment, load
+from tests.benchmarks.layouts import mvbench, next_qa
+from tests.tiny import tiny_qwen2_vl
+
+EXPERIMENT = """
+name: small
+title: Small
+benchmarks: [MVBench, NExT-QA-MC]
+profiles:
+  micro:
+    models: ["{model}"]
+    frames: 4
+    pixels: 3136
+    rows:
+      - method: vanilla
+      - {{method: random, keep: [0.5, 0.25]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    mvbench(folder)
+    next_qa(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("experiment") / "small.yaml"
+    path.write_text(EXPERIMENT.format(model=_answering_briefly(tmp_path_factory.mktemp("checkpoint"))))
+    return path
+
+
+def _answering_briefly(folder: Path) -> Path:
+    """A checkpoint that may stop soon: random weights never say the end token, and a model's default is long."""
+    made = tiny_qwen2_vl(folder)
+    settings = json.loads((made / "generation_config.json").read_text())
+    settings["eos_token_id"] = list(range(0, 300))
+    (made / "generation_config.json").write_text(json.dumps(settings))
+    return made
+
+
+@pytest.fixture(scope="module")
+def experiment(file: Path) -> Experiment:
+    return load(file)
+
+
+def test_both_sides_answer_the_same_cells_alike(experiment: Experiment, data: Path) -> None:
+    found = bench.compare(experiment, data, 2)
+    # 2 benchmarks, vanilla and two ratios, 2 samples.
+    assert (found.answers, found.equal) == (12, 12)
+    assert found.sweep_seconds > 0 and found.loop_seconds > 0
+    assert found.ratio == pytest.approx(found.loop_seconds / found.sweep_seconds)
+
+
+def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results" / "bench.json"
+    arguments = ["--experiment", str(file), "--data", str(data), "--samples", "1", "--limit", "2", "--out", str(out)]
+    assert bench.main(arguments) == 0
+    found = json.loads(out.read_text())
+    assert found["comparison"]["equal"] == found["comparison"]["answers"] == 6
+    assert found["grid"]["answers"] == 12 and found["grid"]["failures"] == 0
+    parts = found["grid"]["decode"] + found["grid"]["encode"] + found["grid"]["answer"]
+    assert found["grid"]["overhead"] == pytest.approx(1 - parts / found["grid"]["wall"], abs=1e-3)
+    assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
+    assert found["machine"]["versions"]["torch"].startswith("2.")
+    assert set(found["start_seconds"]) == {"python", "retain --help", "import model_wrappers"}
+    shown = capsys.readouterr().out
+    assert "x faster" in shown and "6 of 6" in shown and "cores" in shown
+
+
+def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
+    whole = bench.Grid(100, 0, 1.0, 10.0, 1.0, 2.0, 6.5, 0.5, 0.1, 0.05)
+    text = bench.report(bench.Comparison(2.0, 7.0, 50, 49), whole, {"python": 0.02})
+    said = {
+        parts[1].strip(): parts[2].strip()
+        for parts in (line.split("|") for line in text.splitlines())
+        if len(parts) > 3
+    }
+    assert said["sweep against VLMEvalKit's loop, once a cell"] == "3.50 x faster"
+    assert said["equal answers"] == "49 of 50"
+    assert said["whole grid, from an empty store to the table"] == "11.5 s"
+    assert said["share of the answering time: harness"] == "5.00%"
+    assert said["methods and LLM"] == "65.0%"
