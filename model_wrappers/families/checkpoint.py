@@ -1,8 +1,7 @@
-"""What a checkpoint folder must hold, told in one sentence before anything heavy loads; and what identifies its content."""
+"""Where a checkpoint lies and what its folder must hold, told in one sentence before anything heavy loads."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import struct
@@ -11,11 +10,9 @@ from typing import Any
 
 from model_wrappers.errors import UserError
 
-_BLOCK = 1 << 20
-
 
 def check_checkpoint(folder: Path) -> str:
-    """Checks that the files of a Qwen2-VL-like checkpoint are there and whole, as far as that is seen without loading them.
+    """Checks that a checkpoint's files are there and whole, as far as that is seen without loading them.
 
     Returns:
         ``model_type`` of its config.json, such as ``qwen2_vl``.
@@ -35,30 +32,8 @@ def check_checkpoint(folder: Path) -> str:
     if "image_processor" not in processor:  # where transformers 5 writes it; before, a file of its own
         _json(folder, "preprocessor_config.json")
     if not _has_chat_template(folder, processor):
-        raise UserError(
-            f"Checkpoint folder {folder} has no chat template: neither chat_template.jinja nor chat_template.json."
-        )
+        raise UserError(f"Checkpoint folder {folder} has no chat template (chat_template.jinja or chat_template.json).")
     return config["model_type"]
-
-
-def fingerprint(folder: Path) -> str:
-    """12 hex digits that change when the checkpoint does: names, sizes and content of its files.
-
-    Of a file above 64 MiB, 16 evenly spaced blocks of 1 MiB are read, first and last included. Folders inside the checkpoint
-    (a compressor) are not part of it.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= 64 * _BLOCK:
-                digest.update(file.read())
-                continue
-            for block in range(16):
-                file.seek((size - _BLOCK) * block // 15)
-                digest.update(file.read(_BLOCK))
-    return digest.hexdigest()[:12]
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
@@ -96,7 +71,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _check_weight_file(path: Path) -> None:
-    """A download cut short, or the pointer that git leaves without LFS, is found here and not in the middle of loading."""
+    """Finds a download cut short, or the pointer that git leaves without LFS, before loading does."""
     if path.suffix != ".safetensors":
         return
     size = path.stat().st_size
@@ -124,7 +99,7 @@ def _has_chat_template(folder: Path, processor: dict[str, Any]) -> bool:
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: a local folder as it is, a hub id from the hub's cache or, failing that, from the hub.
+    """The folder of a checkpoint: a local folder as it is, a hub id from the hub's cache or, failing that, the hub.
 
     Args:
         name: path of a folder, or hub id such as ``Qwen/Qwen2-VL-7B-Instruct``.

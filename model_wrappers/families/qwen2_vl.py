@@ -1,9 +1,10 @@
 """Qwen2-VL as a VLMEvalKit model: the kit's prompts and preprocessing, with visual tokens that can be cut.
 
-Everything up to the processor's output is the parent class's doing (``vlmeval.vlm.Qwen2VLChat``, ms-vlmeval 0.0.20): its
-prompts, its message content, ``qwen_vl_utils`` and the processor, called with the same arguments. Unlike the parent it needs no
-``nvidia-smi``, runs on any device with any attention kernel, and takes apart what the parent does in one go: ``decode`` (CPU,
-any thread), ``encode`` (vision encoder), ``answer`` (cut and generate), so that one sample is read once for many methods.
+Everything up to the processor's output is the parent class's doing (``vlmeval.vlm.Qwen2VLChat``, ms-vlmeval 0.0.20):
+its prompts, its message content, ``qwen_vl_utils`` and the processor, called with the same arguments. Unlike the parent
+it needs no ``nvidia-smi``, runs on any device with any attention kernel, and takes apart what the parent does in one:
+``decode`` (CPU, any thread), ``encode`` (vision encoder), ``answer`` (cut and generate); so a sample is read once for
+many methods.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import io
 import json
 import re
-import threading
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ _ELSEWHERE = ("http://", "https://", "file://", "data:")
 
 
 def _without_print(function: types.FunctionType) -> Callable[..., Any]:
-    """The same function, with a ``print`` that says nothing: no other user of its module is affected, nor any thread."""
+    """The same function, with a ``print`` that says nothing; its module and other threads print as before."""
     quiet = {**function.__globals__, "print": lambda *args, **kwargs: None}
     return types.FunctionType(function.__code__, quiet, function.__name__, function.__defaults__, function.__closure__)
 
@@ -74,8 +74,8 @@ class Qwen2VL(Qwen2VLChat):
             VLMEvalKit's runner sets both attributes to what the dataset says.
         do_sample: False is greedy; then top_p, top_k and temperature are not used.
         repetition_penalty: as in the parent 1.0, whatever the checkpoint's generation config says.
-        min_pixels, max_pixels, total_pixels, max_new_tokens, use_custom_prompt, system_prompt, post_process, verbose: as in the
-            parent.
+        min_pixels, max_pixels, total_pixels, max_new_tokens: as in the parent.
+        use_custom_prompt, system_prompt, post_process, verbose: as in the parent.
         use_vllm, use_lmdeploy: passed by VLMEvalKit; must be false, since only transformers models can be cut.
 
     Raises:
@@ -113,13 +113,12 @@ class Qwen2VL(Qwen2VLChat):
         # Not the parent's own __init__: it asserts a GPU and loads with FlashAttention on CUDA only.
         super(Qwen2VLChat, self).__init__(use_custom_prompt=use_custom_prompt)
         if use_vllm or use_lmdeploy:
-            raise UserError(
-                "Visual tokens can be cut in transformers models only: leave use_vllm and use_lmdeploy off."
-            )
+            raise UserError("Visual tokens are cut in transformers models only: leave use_vllm and use_lmdeploy off.")
         self.method = registry.method(method) if isinstance(method, str) else method
         self.keep = check_keep(keep)
         self.min_pixels, self.max_pixels, self.total_pixels = min_pixels, max_pixels, total_pixels
         self.max_new_tokens = max_new_tokens
+        # Given to a greedy generate(), these make transformers warn at each call that they are not used.
         sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature} if do_sample else {}
         self.generate_kwargs: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
@@ -138,12 +137,8 @@ class Qwen2VL(Qwen2VLChat):
             raise UserError(f"{folder} is a {kind} checkpoint, not a qwen2_vl one.")
         self.model_path = str(folder)
         self.processor = Qwen2VLProcessor.from_pretrained(folder)
-        # A fast tokenizer refuses one thread while another pads with it ("Already borrowed").
-        self._tokenizer_lock = threading.Lock()
         self.model: Any = _load(folder, device, dtype, attn_implementation)
-        if not do_sample:  # else transformers warns at each call that the checkpoint's sampling settings are not used
-            for name in ("top_p", "top_k", "temperature"):
-                setattr(self.model.generation_config, name, None)
+        self.method.check(self.model)
         self.device = str(self.model.device)
         with contextlib.redirect_stderr(io.StringIO()):  # qwen_vl_utils says once which reader it uses
             self._video_reader = vision_process.get_video_reader_backend()
@@ -176,10 +171,9 @@ class Qwen2VL(Qwen2VLChat):
             elif item["type"] == "video":
                 videos.append(self._read_video(source["value"], item))
         text = self.processor.apply_chat_template([messages], tokenize=False, add_generation_prompt=True)
-        with self._tokenizer_lock:
-            inputs = self.processor(
-                text=text, images=images or None, videos=videos or None, padding=True, return_tensors="pt"
-            )
+        inputs = self.processor(
+            text=text, images=images or None, videos=videos or None, padding=True, return_tensors="pt"
+        )
         return Decoded(inputs, _sample_id(message))
 
     def encode(self, decoded: Decoded) -> VisualPrompt:
@@ -198,10 +192,9 @@ class Qwen2VL(Qwen2VLChat):
         """
         chosen = registry.method(method) if isinstance(method, str) else method
         new_ids, record = generate(self.model, prompt, chosen, keep, **self.generate_kwargs)
-        with self._tokenizer_lock:
-            response = self.processor.tokenizer.batch_decode(
-                new_ids.reshape(1, -1), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )[0]
+        response = self.processor.tokenizer.batch_decode(
+            new_ids.reshape(1, -1), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )[0]
         if self.post_process:
             response = last_boxed(response)
         if self.verbose:
@@ -234,7 +227,7 @@ class Qwen2VL(Qwen2VLChat):
         with _sample_errors("video", path):
             _, videos = process_vision_info([{"role": "user", "content": [item]}], return_video_metadata=True)
             frames, metadata = videos[0]
-        # Where its reader fails, qwen_vl_utils goes on with another one, whose frames of a broken file are anyone's guess.
+        # Where its reader fails, qwen_vl_utils goes on with another, whose frames of a broken file are anyone's guess.
         used = metadata.get("video_backend", self._video_reader)
         if used != self._video_reader:
             raise SampleError(f"The video {path} cannot be decoded by {self._video_reader}.")
@@ -242,8 +235,8 @@ class Qwen2VL(Qwen2VLChat):
 
 
 def last_boxed(response: str) -> str:
-    r"""What stands in the last ``\boxed{...}``, or before the first brace that closes nothing; the parent's post-processing."""
-    text = response.split("\\boxed{")[-1]
+    r"""What stands in the last ``\boxed{...}``, or before the first brace that closes nothing: the parent's rule."""
+    text = response.split("\\boxed{")[-1] or response
     depth = 1
     for place, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -257,7 +250,7 @@ def _load(folder: Path, device: str | torch.device | None, dtype: str | torch.dt
     if dtype == "auto" and target.type == "cpu" and AutoConfig.from_pretrained(folder).dtype == torch.float16:
         dtype = torch.float32  # float16 is for storing there: most CPUs have no arithmetic for it
     with _no_progress_bar():
-        model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+        model: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     return model.to(target).eval()
 
 
@@ -285,14 +278,14 @@ def _check_media(item: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _sample_errors(kind: str, path: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read is told as that file's error, with the reason that came first."""
+    """Whatever goes wrong while a file is read is told as that file's error, with its reason."""
     try:
         yield
     except Exception as error:
-        first: BaseException = error
-        while first.__context__ is not None:
-            first = first.__context__
-        lines = str(first).strip().splitlines() or [type(first).__name__]
+        cause: BaseException = error
+        while kind == "video" and cause.__context__ is not None:
+            cause = cause.__context__  # the outer ones are of the reader that qwen_vl_utils tried second
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         reason = re.sub(r"\[\d\d:\d\d:\d\d\] \S+ ", "", lines[0])[:200]  # without the times and places of C++ logs
         raise SampleError(f"The {kind} {path} cannot be decoded: {reason}") from error
 
