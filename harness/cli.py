@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.experiments import Experiment
     from harness.plan import Data
     from harness.results import Results
+    from harness.store import Store
     from harness.sweep import SweepResult
 
 FAILED, STOPPED, MISTAKEN = 3, 130, 2
@@ -63,10 +64,10 @@ def run(
     plan = plans.make(chosen, opened, kept)
     with for_stream() as progress:
         result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress)
-    if score:
-        _finish(experiment, result, opened, kept.root)
+    complete = _finish(result, opened, kept) if score else True
     if result.failures:
         _tell_failures(result)
+    if result.failures or not complete:
         raise typer.Exit(FAILED)
 
 
@@ -188,16 +189,16 @@ def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None
     return chosen, Data(chosen, data)
 
 
-def _finish(command: str, result: SweepResult, data: Data, root: Path) -> None:
-    """Scores, prints and writes the table."""
+def _finish(result: SweepResult, data: Data, store: Store) -> bool:
+    """Scores, prints and writes the table; whether every cell of it is complete."""
     from harness import results
     from harness.render import to_markdown
-    from harness.store import Store
 
-    found = results.collect(result.plan, data, Store(root))
+    found = results.collect(result.plan, data, store)
     print(to_markdown(found.table), end="")
-    paths = results.write(found, root / "tables", result.plan.experiment.name)
+    paths = results.write(found, store.root / "tables", result.plan.experiment.name)
     print(f"\nWritten: {_braced(paths)}")
+    return not found.lacks
 
 
 def _braced(paths: Iterable[Path]) -> str:

@@ -114,6 +114,8 @@ def open_settings(experiment: Experiment) -> dict[str, Any]:
     settings: dict[str, Any] = {"dtype": experiment.dtype, "attn_implementation": experiment.attention}
     if experiment.pixels is not None:
         settings |= {"min_pixels": experiment.pixels, "max_pixels": experiment.pixels}
+    if experiment.max_new_tokens is not None:
+        settings["max_new_tokens"] = experiment.max_new_tokens
     return settings
 
 

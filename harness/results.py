@@ -22,7 +22,7 @@ from harness.store import Answer, Index, Store, digest, missing, predictions_dig
 
 @dataclass(frozen=True)
 class Lack:
-    """A cell without an answer to every sample, and the reasons of those that failed."""
+    """A cell without an answer (or a judge's verdict) to every sample, and the reasons of those that failed."""
 
     cell: PlannedCell
     answered: int
@@ -63,14 +63,16 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             key = None
             if progress:
                 progress.at(f"scoring {model} {row.method}@{keep:g} {cell.benchmark}")
+            done = len(indices) - len(lack)
+            reasons = {index: str(given[index].error) for index in lack if index in given}
             if lack or not score:
-                scored[cell.benchmark] = Cell(None, len(indices) - len(lack), len(indices), samples)
+                scored[cell.benchmark] = Cell(None, done, len(indices), samples)
             else:
                 key, value = _score(experiment, cell, given, indices, data, store)
-                scored[cell.benchmark] = Cell(value["headline"], value["n"], len(indices), samples, value["note"])
-            if lack:
-                reasons = {index: str(given[index].error) for index in lack if index in given}
-                lacks.append(Lack(cell, len(indices) - len(lack), len(indices), reasons))
+                done = value["n"]
+                scored[cell.benchmark] = Cell(value["headline"], done, len(indices), samples, value["note"])
+            if done < len(indices):
+                lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
         rows.append(_row(model, row.method, row.label, row.fields, keep, scored, answers))
         sources.append(source)
@@ -110,7 +112,7 @@ def _score(
 
         predictions = {index: given[index].prediction for index in indices}
         with tempfile.TemporaryDirectory(prefix="retain-score-") as workdir:
-            made = score(data.open(cell.benchmark), predictions, judge=_judge(judge), workdir=Path(workdir))
+            made = score(data.open(cell.benchmark), predictions, judge=_judge(judge, store), workdir=Path(workdir))
         kept = {
             "headline": made.headline,
             "by_group": dict(made.by_group),
@@ -119,16 +121,17 @@ def _score(
             "note": made.note,
             "made_of": made_of,
         }
-        store.save_score(key, kept)
+        if made.headline is not None:  # else a verdict is missing: the judge is asked again next time
+            store.save_score(key, kept)
     return key, kept
 
 
-def _judge(judge: Any) -> Any:
+def _judge(judge: Any, store: Store) -> Any:
     if not isinstance(judge, Judge):
         return judge
     from harness.judge import JudgeConfig
 
-    return JudgeConfig(base_url=judge.base_url, model=judge.model)
+    return JudgeConfig(judge.base_url, judge.model, judge.key_env, cache=store.root / "judge")
 
 
 @cache

@@ -21,7 +21,7 @@ from harness.experiments import Experiment
 from harness.plan import Data, Plan, PlannedCell, make, open_settings
 from harness.progress import Progress
 from harness.store import Answer, CellWriter, Index, Store, missing
-from model_wrappers.errors import UserError
+from model_wrappers.errors import SampleError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +134,8 @@ def _lacking(plan: Plan, store: Store) -> dict[tuple[str, str], int]:
 
 def _open(experiment: Experiment, plan: Plan, name: str) -> Any:
     """The model, after every row's method said that it can run on it."""
-    from model_wrappers.registry import method
-
     from harness.models import open_model
+    from model_wrappers.registry import method
 
     model = open_model(name, **open_settings(experiment))
     for row in experiment.rows:
@@ -305,4 +304,4 @@ def _share(evidence: Any, kept: Any) -> float | None:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())[:500]
-    return text if isinstance(error, _TOLD) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if isinstance(error, UserError | SampleError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

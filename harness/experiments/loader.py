@@ -66,6 +66,7 @@ def load(path_or_name: str | Path, profile: str = "micro", *, max_samples: int |
         data=chosen.data,
         frames=chosen.frames,
         pixels=chosen.pixels,
+        max_new_tokens=chosen.max_new_tokens,
         dtype=chosen.dtype,
         attention=chosen.attention,
         judge=chosen.judge,
@@ -99,10 +100,9 @@ def _parse(path: Path) -> Any:
 
 
 def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
-    from model_wrappers.registry import method, method_names
-
     from harness.benchmarks import benchmark_names
     from harness.models import model_names
+    from model_wrappers.registry import method, method_names
 
     if profile.data == "micro":
         import harness.micro

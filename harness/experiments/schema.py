@@ -11,6 +11,10 @@ from pydantic_core import PydanticCustomError
 Scalar = bool | int | float | str | None
 
 
+RULES = ("exact", "official")
+"""Scoring without a judge: the reference's own words, or a benchmark's official metric where that needs no judge."""
+
+
 def problem(message: str) -> PydanticCustomError:
     """A validation error whose text is exactly `message`; the loader puts file and key before it."""
     return PydanticCustomError("said", "{message}", {"message": message})
@@ -34,8 +38,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 
 def _judge(value: Any) -> Any:
-    if value != "exact" and not isinstance(value, dict | Judge):
-        raise problem(f"{value!r} is not a judge; allowed are 'exact' or the keys base_url and model")
+    if value not in RULES and not isinstance(value, dict | Judge):
+        raise problem(f"{value!r} is not a judge; allowed are 'exact', 'official' or the keys base_url and model")
     return value
 
 
@@ -46,19 +50,20 @@ class Strict(BaseModel):
 
 
 class Judge(Strict):
-    """An OpenAI-compatible judge; its key comes from the environment and is never written."""
+    """An OpenAI-compatible judge; its key comes from the environment variable `key_env` and is never written."""
 
     base_url: str = Field(pattern=r"^https?://")
     model: str = Field(min_length=1)
+    key_env: str | None = "OPENAI_API_KEY"
 
 
 Keep = Annotated[float, BeforeValidator(_keep)]
 Keeps = Annotated[list[Keep], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
 Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_distinct)]
-JUDGE_TAGS = ("said to be exact", "said to be a judge")
+JUDGE_TAGS = ("said to be a rule", "said to be a judge")
 AnyJudge = Annotated[
-    Annotated[Literal["exact"], Tag(JUDGE_TAGS[0])] | Annotated[Judge, Tag(JUDGE_TAGS[1])],
-    Discriminator(lambda value: JUDGE_TAGS[value != "exact"]),
+    Annotated[Literal["exact", "official"], Tag(JUDGE_TAGS[0])] | Annotated[Judge, Tag(JUDGE_TAGS[1])],
+    Discriminator(lambda value: JUDGE_TAGS[value not in RULES]),
     BeforeValidator(_judge),
 ]
 
@@ -90,6 +95,8 @@ class Profile(Strict):
     frames: int = Field(ge=1)
     pixels: int | None = Field(default=None, ge=28 * 28)
     """Pixels a frame; left out: what the model's own entry says."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest response in tokens; left out: what the model's own entry says."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     judge: AnyJudge = "exact"
@@ -119,6 +126,7 @@ class Experiment(Strict):
     data: Literal["micro"] | None
     frames: int
     pixels: int | None
+    max_new_tokens: int | None
     dtype: str
     attention: str
     judge: AnyJudge
@@ -126,6 +134,6 @@ class Experiment(Strict):
     rows: list[Row]
     max_samples: int | None = None
 
-    def judge_of(self, benchmark: str) -> Literal["exact"] | Judge:
+    def judge_of(self, benchmark: str) -> Literal["exact", "official"] | Judge:
         """The judge that scores `benchmark`."""
         return self.judges.get(benchmark, self.judge)
