@@ -37,9 +37,9 @@ def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
     """Point VLMEvalKit and huggingface_hub at the data folder `path` for the time of the `with`.
 
     `LMUData` becomes `<path>/LMUData` (made if absent: the kit falls back to the home folder otherwise), the hub cache
-    `<path>/hub`, in the environment *and* in huggingface_hub's constants, which it read when it was imported. ModelScope
-    is off. `huggingface_hub.login`, which MVBench calls and which would ask for a token, does nothing. `offline`
-    forbids every hub request. Everything is put back at the end, also after an exception.
+    `<path>/hub`, in the environment *and* in huggingface_hub's constants, which it read when it was imported.
+    ModelScope is off. `huggingface_hub.login`, which MVBench calls and which would ask for a token, does nothing.
+    `offline` forbids every hub request. Everything is put back at the end, also after an exception.
 
     Process-wide while it lasts, so not for two threads at once. Raises UserError if `path` cannot be written to.
     """
@@ -49,7 +49,7 @@ def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
         lmu.mkdir(parents=True, exist_ok=True)
         hub.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the data folder {root} cannot be written to ({error.strerror}); choose another one") from error
+        raise UserError(f"the data folder {root} cannot be written to ({error.strerror}); choose another") from error
     import huggingface_hub
     from huggingface_hub import constants
 

@@ -1,7 +1,7 @@
 """ActivityNet-QA as a VLMEvalKit dataset.
 
-Official files (github MILVLG/activitynet-qa, dataset/): `test_q.json`, `test_a.json`; videos `v_<video_name>.mp4` (or mkv,
-webm) in `all_test/`.
+Official files (github MILVLG/activitynet-qa, dataset/): `test_q.json`, `test_a.json`; videos `v_<video_name>.mp4` (or
+mkv, webm) in `all_test/`.
 """
 
 from __future__ import annotations

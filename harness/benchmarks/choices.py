@@ -25,10 +25,10 @@ def strip_label(option: str, letter: str) -> str:
 def parse_choice(reply: str | None, options: Sequence[str]) -> str | None:
     """The letter that `reply` chooses among `options` (text with or without labels, at most 26), or None.
 
-    Accepted: the letter alone (`B`, `b`, `(B)`, `B.`), a letter with text behind it (`B) text`, `B. text`, `B: text`; a
-    bare `B text` only if the text is option B's), a statement (`Answer: B`, `The best answer is B`, the last open bracket
-    of MVBench's `Best option:(` included), and the text of exactly one option. Two different letters, a letter beyond
-    the options and a letter that merely starts a word (`Cat`, `Definitely not`) choose nothing.
+    Accepted: the letter alone (`B`, `b`, `(B)`, `B.`), a letter with text behind it (`B) text`, `B. text`, `B: text`,
+    `B because`; a bare `B text` only if the text is option B's), a statement (`Answer: B`, `The best answer is B`,
+    `Best option:(B`), and the text of exactly one option. Two different letters, a letter beyond the options and a
+    letter that merely starts a word (`Cat`, `Definitely not`) choose nothing.
     """
     if reply is None:
         return None

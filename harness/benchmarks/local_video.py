@@ -28,8 +28,8 @@ class LocalVideoDataset(_VideoBaseDataset):
     """A VLMEvalKit video dataset read from official files.
 
     A subclass says `FOLDERS` (where its files may lie, under the data folder), `read(folder)` -> rows with at least
-    `index`, `video` (str, the video's id), `video_path` (absolute), `question`, and `text(line)` -> what is asked. Videos
-    may be mp4, mkv or webm. The message is the video (or its frames), then the text.
+    `index`, `video` (str, the video's id), `video_path` (absolute), `question`, and `text(line)` -> what is asked.
+    Videos may be mp4, mkv or webm. The message is the video (or its frames), then the text.
     """
 
     TYPE = "Video-VQA"
@@ -56,7 +56,7 @@ class LocalVideoDataset(_VideoBaseDataset):
         raise UserError(f"{cls.DATASET}: no folder with its files; looked for {' and '.join(map(str, places))}")
 
     def prepare_dataset(self, dataset: str) -> dict[str, str]:
-        """Read the official files and hand the rows to the kit's loader as a pickle, which keeps every text as it is."""
+        """Read the official files; hand the rows to the kit's loader as a pickle, which keeps every text as it is."""
         folder = self.locate()
         rows = self.read(folder)
         lmu = Path(kit("vlmeval.smp").LMUDataRoot())

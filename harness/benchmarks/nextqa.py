@@ -1,7 +1,8 @@
 """NExT-QA as VLMEvalKit datasets: multiple choice (`NExT-QA`) and open-ended (`NExT-OE`).
 
-Official files (github doc-doc/NExT-QA, doc-doc/NExT-OE): `test.csv`, `map_vid_vidorID.json` (video id -> VidOR path) and,
-for the open-ended task, `add_reference_answer_test.json`. Videos: `NExTVideo/<video>.mp4` or `NExTVideo/<VidOR path>.mp4`.
+Official files (github doc-doc/NExT-QA, doc-doc/NExT-OE): `test.csv`, `map_vid_vidorID.json` (video id -> VidOR path)
+and, for the open-ended task, `add_reference_answer_test.json`. Videos: `NExTVideo/<video>.mp4` or
+`NExTVideo/<VidOR path>.mp4`.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class OpenBenchmark:
         for path, position in self._files.items():
             if not Path(path).is_file():
                 raise UserError(
-                    f"{self.name}: video {path} of question {self.indices[position]} does not exist; if an unpacking was "
-                    f"cut short, delete {Path(path).parent} and it is unpacked again"
+                    f"{self.name}: video {path} of question {self.indices[position]} does not exist; if an unpacking "
+                    f"was cut short, delete {Path(path).parent} and it is unpacked again"
                 )
 
     @property
@@ -116,9 +116,9 @@ class OpenBenchmark:
         return len(self.rows)
 
     def message(self, i: int, *, video_llm: bool = True) -> list[dict[str, str]]:
-        """The kit's message for sample `i`: what `inference_video.infer_data` builds for a model without a prompt of its own.
+        """The kit's message for sample `i`: as its `infer_data` builds it for a model with no prompt of its own.
 
-        `video_llm=True`: the model gets the video file and samples the frames; False: it gets `frames` frames as images.
+        `video_llm=True`: the model gets the video file and samples the frames; False: `frames` frames as images.
         Raises SampleError when the sample's video is empty or gone.
         """
         for path in self.media(i):
@@ -130,7 +130,7 @@ class OpenBenchmark:
         return [part["value"] for part in self.dataset.build_prompt(int(i), video_llm=True) if part["type"] == "video"]
 
     def problem(self, i: int) -> str | None:
-        """Why the media of sample `i` cannot be read, in one sentence, or None. Opens the files: for use after a failure."""
+        """Why the media of sample `i` cannot be read, in a sentence, or None. Opens the files: for after a failure."""
         import decord
 
         for path in self.media(i):
@@ -146,7 +146,7 @@ class OpenBenchmark:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the questions and the videos: names, sizes, first and last 64 KiB (whole files at micro's size)."""
+        """sha256 of the questions and the videos: names, sizes, first and last 64 KiB (micro's files: all of them)."""
         hashed = hashlib.sha256()
         columns = sorted(column for column in self.rows.columns if column not in (*_PLACES, "prediction"))
         for line in self.rows[columns].to_dict("records"):

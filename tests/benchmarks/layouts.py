@@ -6,7 +6,7 @@ import csv
 import json
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def activitynet(
     return folder
 
 
-WRITERS = {
+WRITERS: dict[str, Callable[[Path], Path]] = {
     "Video-MME": video_mme,
     "MVBench": mvbench,
     "MMBench-Video": mmbench_video,

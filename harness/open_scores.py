@@ -1,0 +1,125 @@
+"""Scores of the open benchmarks: MMBench-Video's rating, NExT-QA's WUPS, ActivityNet-QA's match or judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import pandas as pd
+
+from harness import protocols
+from harness.benchmarks.official import exact_match
+from harness.benchmarks.opened import OpenBenchmark
+from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
+from harness.judge import Judge, JudgeConfig, Question
+from harness.vlmevalkit import judge_installed
+from model_wrappers.errors import UserError
+
+Verdict = TypeVar("Verdict")
+
+
+def open_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
+    """The benchmark's metric, see `harness.scoring.score`. A blank reply is wrong without asking any judge."""
+    return {"MMBench-Video": _mmbench_video, "NExT-QA-OE": _next_oe, "ActivityNet-QA": _activitynet}[benchmark.name](
+        benchmark, lines, judge, workdir
+    )
+
+
+def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
+    ratings: dict[Index, int]
+    if isinstance(judge, JudgeConfig):
+        note = f"judge {judge.model}"
+        blank: dict[Index, int] = {line.index: 0 for line in lines if not line.reply.strip()}
+        asked = {line.index: protocols.rating(line.row, line.reply) for line in lines if line.index not in blank}
+        ratings = blank | _verdicts(judge, asked, protocols.read_rating)
+    elif judge == "exact":
+        note = "exact match"
+        ratings = {line.index: 3 * exact_match(line.reply, [line.row["answer"]]) for line in lines}
+    else:
+        raise UserError(
+            "MMBench-Video is rated by a judge; give one with base_url and model, or `exact` for closed answers"
+        )
+    lines = [line for line in lines if line.index in ratings]
+    if not lines:
+        return Result({}, {}, note)
+    by_number = {f"sample {position}": str(ratings[line.index]) for position, line in enumerate(lines)}
+    table = pd.DataFrame(
+        [
+            {
+                "index": position,
+                "question": "?",
+                "answer": "?",
+                "dimensions": line.row["dimensions"],
+                "prediction": f"sample {position}",
+            }
+            for position, line in enumerate(lines)
+        ]
+    )
+    with judge_installed(benchmark.entry.module, _Verdicts(by_number)):
+        rating = evaluate(benchmark, table, workdir, model="retain", nproc=1)
+    per_sample = {line.index: ratings[line.index] / 3 for line in lines}
+    overall = float(rating["coarse_all"]["Overall"]) / 3
+    agree(benchmark, overall, sum(per_sample.values()) / len(lines), 0.005 / 3 + 1e-9)
+    groups = rating["coarse_all"] | rating["fine_all"]
+    by_group = {name: float(value) for name, value in groups.items() if value != "nan" and name != "Overall"}
+    return Result(per_sample, by_group, note)
+
+
+class _Verdicts:
+    """Stands where the kit builds its judge, and gives back verdicts that were reached before."""
+
+    fail_msg = "Failed to obtain answer via API."
+
+    def __init__(self, verdicts: Mapping[str, str]) -> None:
+        self._verdicts = verdicts
+
+    def working(self) -> bool:
+        return True
+
+    def generate(self, prompt: str) -> str:
+        return self._verdicts[prompt.split("Candidate answer: ")[1].split("\n")[0]]
+
+
+def _next_oe(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
+    if judge == "exact":
+        note = "exact match"
+        per_sample = {line.index: float(exact_match(line.reply, line.row["references"])) for line in lines}
+    else:
+        from harness.wups import WUPS
+
+        wups, note = WUPS.load(), "WUPS, threshold 0"
+        per_sample = {line.index: wups.score(line.reply, line.row["references"], line.row["type"]) for line in lines}
+    return Result(per_sample, own_groups(benchmark, lines, per_sample), note)
+
+
+def _activitynet(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
+    exact = {line.index: float(exact_match(line.reply, [line.row["answer"]])) for line in lines}
+    if not isinstance(judge, JudgeConfig):
+        return Result(exact, own_groups(benchmark, lines, exact), "exact match")
+    asked = {
+        line.index: protocols.correctness(line.row["question"].capitalize() + "?", line.row["answer"], line.reply)
+        for line in lines
+        if line.reply.strip()
+    }
+    blank = {line.index: protocols.Correctness(False, 0.0) for line in lines if not line.reply.strip()}
+    verdicts = blank | _verdicts(judge, asked, protocols.read_correctness)
+    per_sample = {index: float(verdict.right) for index, verdict in verdicts.items()}
+    metrics = {}
+    if verdicts:
+        metrics["mean judge score"] = sum(verdict.score for verdict in verdicts.values()) / len(verdicts)
+        metrics["exact match"] = 100 * sum(exact.values()) / len(exact)
+    groups = own_groups(benchmark, lines, per_sample)
+    return Result(per_sample, groups, f"judge {judge.model}", metrics=metrics)
+
+
+def _verdicts(
+    config: JudgeConfig, asked: Mapping[Index, Question], read: Callable[[str], Verdict | None]
+) -> dict[Index, Verdict]:
+    """What the judge said, by index; samples without a usable verdict are left out."""
+    if not asked:
+        return {}
+    replies = Judge(config).ask_all(asked, lambda reply: read(reply) is not None)
+    read_replies = {index: read(reply) for index, reply in replies.items() if reply is not None}
+    return {index: verdict for index, verdict in read_replies.items() if verdict is not None}
+
+

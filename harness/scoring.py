@@ -1,0 +1,96 @@
+"""Scores of answers: VLMEvalKit's own metrics, given only what they cannot get wrong.
+
+What the kit gets wrong, and what is done here:
+
+- Its MVBench counts failed, empty, `(`, blank, `None` and `N/A` answers as right and miscounts an `index` with gaps;
+  its Video-MME reads `Best answer: C` as B and `Cat` as C; both may draw a random option when a judge is unsure. So
+  options are read here (`choices.parse_choice`) and the kit gets bare letters, `Z` for none, with rows counted from 0.
+- Its spreadsheets turn `None`, `N/A`, `=1+1`, `007` into something else. So no answer passes through a spreadsheet: the
+  kit's files hold letters, or a sample's number under which its evaluation finds the verdict.
+- It reuses score files that it finds by name. So each evaluation has a fresh folder, gone afterwards.
+- It counts what a judge failed to say as 0. So judges are asked here (`harness.judge`), and a verdict that is missing
+  makes the score incomplete.
+- It swallows errors. So it is called directly, and its numbers are compared with those of the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.benchmarks.opened import OpenBenchmark
+from harness.choice_scores import choice_scores
+from harness.evaluation import AnyJudge, Index, Line, ScoringError, Workdir
+from harness.judge import JudgeConfig, JudgeError
+from harness.open_scores import open_scores
+from model_wrappers.errors import UserError
+
+__all__ = ["AnyJudge", "JudgeConfig", "JudgeError", "Score", "ScoringError", "score"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a benchmark's answers are worth.
+
+    `headline`: the benchmark's metric in 0..`scale`, or None while anything is missing. `by_group`: the same by
+    question type (empty while incomplete). `per_sample`: in [0, 1], by index, for every sample that has a score. `n`:
+    how many have. `failed`: samples asked for without an answer or a verdict. `total`: samples in the benchmark.
+    `unparsed`: replies in which no option could be read (they are wrong). `metrics`: further official numbers. `note`:
+    how scored.
+    """
+
+    headline: float | None
+    by_group: dict[str, float]
+    per_sample: dict[Index, float]
+    n: int
+    failed: int
+    total: int
+    note: str = ""
+    unparsed: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def score(
+    benchmark: OpenBenchmark,
+    predictions: Mapping[Index, str | None],
+    *,
+    judge: AnyJudge = "exact",
+    workdir: Workdir = None,
+) -> Score:
+    """Score `predictions` (by index; None: the sample failed) with the benchmark's metric.
+
+    `judge="exact"`: open answers are right if they are the reference, but for case and outer punctuation; for the short
+    closed answers of the micro editions. `"official"`: the official metric that needs no judge (WUPS for NExT-QA-OE,
+    exact match for ActivityNet-QA). A JudgeConfig: MMBench-Video's rating, ActivityNet-QA's judge accuracy, WUPS for
+    NExT-QA-OE, and for the choice benchmarks the option that an unclear reply means. `workdir`: where the kit's files
+    may lie while it works.
+
+    Raises UserError (an index that the benchmark lacks; MMBench-Video without a judge; no WordNet), JudgeError (the
+    judge stays silent: nothing is lost, call again) and ScoringError.
+    """
+    known = set(benchmark.indices)
+    for index in predictions:
+        if index not in known:
+            raise UserError(f"{benchmark.name} has no sample {index!r}; the answers belong to other data")
+    lines = [
+        Line(index, {str(column): value for column, value in row.items()}, reply)
+        for index, row in zip(benchmark.indices, benchmark.rows.to_dict("records"), strict=True)
+        if (reply := predictions.get(index)) is not None
+    ]
+    method = choice_scores if benchmark.entry.kind == "choice" else open_scores
+    result = method(benchmark, lines, judge, workdir)
+    missing = len(predictions) - len(result.per_sample)
+    complete = missing == 0 and bool(result.per_sample)
+    return Score(
+        headline=result.headline(benchmark.entry.scale) if complete else None,
+        by_group=result.by_group if complete else {},
+        per_sample=result.per_sample,
+        n=len(result.per_sample),
+        failed=missing,
+        total=len(benchmark),
+        note=result.note,
+        unparsed=result.unparsed,
+        metrics=result.metrics if complete else {},
+    )
+
+
