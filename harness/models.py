@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.vlmevalkit import kit, register_datasets
 from model_wrappers import registry
 from model_wrappers.errors import UserError
 from model_wrappers.families import FAMILIES, family_class
@@ -76,6 +86,8 @@ def model_info(name: str) -> ModelInfo:
     """
     if name in _KNOWN:
         info = _KNOWN[name]
+        if info.revision is None and not Path(info.path_or_hub_id).is_dir():
+            raise UserError(f"{name} is not built: there is no folder {info.path_or_hub_id}; `make micro` makes it.")
         if info.revision is None:
             check_checkpoint(Path(info.path_or_hub_id))
         return info
@@ -123,3 +135,161 @@ def open_model(name: str, **settings: Any) -> Any:
     if unknown := sorted(set(settings) - set(allowed)):
         raise UserError(f"{info.name} has no setting {unknown[0]!r}; known: {', '.join(allowed)}.")
     return family(info.path_or_hub_id, **{"revision": info.revision, **info.defaults, **cut, **settings})
+
+
+class Catalogue(dict):  # type: ignore[type-arg]
+    """VLMEvalKit's dictionary of models, which also has every name that `parse_model` reads: parsed, not listed.
+
+    The kit's own entries stay: ``Qwen2-VL-7B-Instruct`` is its class, ``Qwen2-VL-7B-Instruct+vanilla`` is ours.
+    """
+
+    def __init__(self, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.aliases: dict[str, str] = {}
+        """Names that can be folder names -> the names that `open_model` knows."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and self._ours(name))
+
+    def __missing__(self, name: str) -> Any:
+        if not self._ours(name):
+            raise KeyError(name)
+        return partial(open_model, self.aliases.get(name, name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+    def file_name(self, name: str) -> str:
+        """A name for the kit to use: it names folders and files after its models, where a path would lead elsewhere."""
+        if "/" not in name:
+            return name
+        alias = name.strip("./~").replace("/", "-")
+        self.aliases[alias] = name
+        return alias
+
+    def _ours(self, name: str) -> bool:
+        try:
+            parse_model(self.aliases.get(name, name))
+        except UserError:
+            return False
+        return True
+
+
+def register_in_vlmevalkit() -> Catalogue:
+    """Makes names such as ``Qwen2-VL-7B-Instruct+cnn@0.25`` usable wherever VLMEvalKit takes a model's name.
+
+    Idempotent. Every module that holds the kit's ``supported_VLM`` gets the new dictionary; modules imported later find
+    it in ``vlmeval.config``.
+    """
+    config = kit("vlmeval.config")
+    found = config.supported_VLM
+    if isinstance(found, Catalogue):
+        return found
+    catalogue = Catalogue(found)
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "vlmeval" and getattr(module, "supported_VLM", None) is found:
+            module.supported_VLM = catalogue  # type: ignore[attr-defined]
+    return catalogue
+
+
+def run_vlmevalkit(argv: list[str]) -> int:
+    """VLMEvalKit's own runner (``vlmeval.run``) with our models and data sets, in this process.
+
+    Args:
+        argv: its arguments, such as ``["--model", "Qwen2-VL-7B-Instruct+cnn@0.25", "--data", "MMStar"]``. A checkpoint
+            in a folder of your own is named by its path.
+
+    Returns:
+        0, or 3 if some model and data set gave no score: the runner itself would end as if nothing had happened.
+
+    Raises:
+        UserError: an unknown model, a checkpoint that is not whole, or more processes than there are GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not os.path.exists("/dev/nvidiactl"):
+        raise UserError(
+            "VLMEvalKit's runner joins several processes by NCCL, which needs a GPU each: unset WORLD_SIZE."
+        )
+    from model_wrappers.families.kit import kit_process
+
+    register_datasets()
+    catalogue = register_in_vlmevalkit()
+    runner = kit("vlmeval.run")
+    with ExitStack() as undo:
+        undo.enter_context(kit_process())
+        undo.enter_context(_kit_logger())
+        undo.callback(setattr, sys, "argv", sys.argv)
+        undo.callback(setattr, runner, "build_dataset", runner.build_dataset)
+        sys.argv = ["retain vlmeval", *argv]
+        args = runner.parse_args()
+        if not (args.config or (args.model and args.data)):
+            raise UserError("VLMEvalKit's runner needs --model and --data, or --config.")
+        folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="retain-vlmeval-"))
+        models = _named_models(args, catalogue, Path(folder))
+        runner.build_dataset = _build_dataset(runner.build_dataset)
+        begun = datetime.now(UTC)
+        runner.run_task(args)
+        root = Path(os.environ.get("MMEVAL_ROOT", args.work_dir))
+        done = [_done(root / model / "status.json", name, args.mode, begun) for model in models for name in args.data]
+        return 0 if all(done) else 3
+
+
+def _named_models(args: Any, catalogue: Catalogue, folder: Path) -> list[str]:
+    """Checks the models of a command line or config file, and gives those that are paths names for the kit's files."""
+    if args.base_url:
+        return list(args.model or [])
+    if not args.config:
+        args.model = [_checked(name, catalogue) for name in args.model]
+        return args.model
+    try:
+        config = json.loads(Path(args.config).read_text("utf-8"))
+        models, data = dict(config["model"]), dict(config["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{args.config} is not a config file with `model` and `data`: {error!r}.") from error
+    config = {"model": {}, "data": data}
+    for name, entry in models.items():
+        config["model"][name if "class" in entry else _checked(name, catalogue)] = entry
+    args.config = str(folder / "config.json")
+    Path(args.config).write_text(json.dumps(config), "utf-8")
+    return list(config["model"])
+
+
+def _checked(name: str, catalogue: Catalogue) -> str:
+    if not dict.__contains__(catalogue, name):
+        parse_model(name)
+    return catalogue.file_name(name)
+
+
+def _done(status: Path, dataset: str, mode: str, begun: datetime) -> bool:
+    """Whether this run did what was asked: the runner writes its failures to its status file and nowhere else."""
+    try:
+        entry = json.loads(status.read_text("utf-8"))["datasets"][dataset]
+        fresh = datetime.fromisoformat(entry["updated_at"]) >= begun
+    except (OSError, ValueError, KeyError):
+        return False
+    failed = fresh and ("error_message" in entry or "skip_reason" in entry)
+    return not failed and (mode == "infer" or (fresh and bool(entry.get("metrics"))))
+
+
+def _build_dataset(build: Any) -> Any:
+    """The runner hands its command line to the data sets, which the video ones of ms-vlmeval 0.0.20 refuse."""
+    videos = kit("vlmeval.dataset").supported_video_datasets
+
+    def build_dataset(name: str, **arguments: Any) -> Any:
+        return videos[name]() if name in videos else build(name, **arguments)
+
+    return build_dataset
+
+
+@contextmanager
+def _kit_logger() -> Iterator[None]:
+    """The runner gives the kit's logger a file and the terminal, once a process: the next run shall have its own."""
+    logger = logging.getLogger("vlmeval")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    try:
+        yield
+    finally:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate

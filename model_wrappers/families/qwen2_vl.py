@@ -137,6 +137,9 @@ class Qwen2VL(Qwen2VLChat):
             raise UserError(f"{folder} is a {kind} checkpoint, not a qwen2_vl one.")
         self.model_path = str(folder)
         self.processor = Qwen2VLProcessor.from_pretrained(folder)
+        frames = self.processor.video_processor
+        if getattr(frames, "cap_pixels_per_frame", None) is None:  # None means False, with a warning
+            frames.cap_pixels_per_frame = False
         self.model: Any = _load(folder, device, dtype, attn_implementation)
         self.method.check(self.model)
         self.device = str(self.model.device)
