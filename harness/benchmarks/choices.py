@@ -9,7 +9,7 @@ from collections.abc import Sequence
 _LEAD_IN = r"(?:answer|option|choice)\s*(?:is\s*:?|:)"
 _AFTER_LETTER = r"(?=$|\s*$|[.):,;!\]\"'*\n]|\s+(?:because|since|as)\b)"
 # "(B)", "B.", "B) a dog", "B: a dog"; lower case only where brackets or punctuation make it a letter. "E.g." is a word.
-_LETTER_FIRST = re.compile(r"^\(\s*([A-Za-z])\s*\)(.*)$|^([A-Za-z])\s*(?:[.):,](?!\w\.)|$)(.*)$", re.DOTALL)
+_LETTER_FIRST = re.compile(r"^\(\s*([A-Za-z])\s*\)(.*)$|^([A-Za-z])\s*((?:[.):,](?!\w\.)|$).*)$", re.DOTALL)
 _UPPER_THEN_TEXT = re.compile(r"^([A-Z])\s+(.+)$", re.DOTALL)
 _REASON = re.compile(r"^(?:because|since|as|is)\b")
 _STATED = re.compile(_LEAD_IN + r"\s*[\"'*(\[]*\s*([A-Z])" + _AFTER_LETTER, re.IGNORECASE)

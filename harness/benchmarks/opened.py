@@ -15,16 +15,12 @@ import pandas as pd
 
 from harness.benchmarks import Benchmark, hub
 from harness.vlmevalkit import data_root, kit, quiet
-from model_wrappers.errors import UserError
+from model_wrappers.errors import SampleError, UserError
 
 # Columns that pandas would turn into numbers or NaN when the kit reads its TSV: `None`, `N/A`, `007` are answers.
 _TEXT = ("video", "video_path", "prefix", "question", "answer", "candidates", "dimensions", "task_type")
 _PLACES = ("video_path", "subtitle_path")
 _HEAD = 1 << 16
-
-
-class SampleError(ValueError):
-    """One sample cannot be asked: its video is empty, gone or not decodable. The others can."""
 
 
 class OpenBenchmark:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -20,16 +21,17 @@ LETTERS = "ABCDE"
 
 
 @cache
-def video_bytes(seed: int, folder: Path, frames: int = 16, side: int = 56) -> bytes:
+def video_bytes(seed: int, frames: int = 16, side: int = 56) -> bytes:
     """An mp4 of coloured noise blocks; another seed is another video."""
-    path = folder / f"seed-{seed}.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 8, (side, side))
-    random = np.random.default_rng(seed)
-    for _ in range(frames):
-        writer.write(np.kron(random.integers(0, 256, (4, 4, 3)), np.ones((side // 4, side // 4, 1))).astype(np.uint8))
-    writer.release()
-    return path.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 8, (side, side))
+        random = np.random.default_rng(seed)
+        for _ in range(frames):
+            blocks = random.integers(0, 256, (4, 4, 3))
+            writer.write(np.kron(blocks, np.ones((side // 4, side // 4, 1))).astype(np.uint8))
+        writer.release()
+        return path.read_bytes()
 
 
 def hub_folder(data: Path, repository: str, branch: str = "main") -> Path:
@@ -65,7 +67,7 @@ def video_mme(data: Path, questions: Sequence[dict[str, Any]] | None = None) -> 
     (folder / "subtitle").mkdir()
     with zipfile.ZipFile(folder / "videos_chunked_01.zip", "w") as archive:
         for seed, name in enumerate(sorted({q["videoID"] for q in questions})):
-            archive.writestr(f"data/{name}.mp4", video_bytes(seed, data / "made"))
+            archive.writestr(f"data/{name}.mp4", video_bytes(seed))
     (folder / "videomme").mkdir()
     pd.DataFrame(questions).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
     return folder
@@ -95,7 +97,7 @@ def mvbench(data: Path, tasks: dict[str, list[dict[str, Any]]] | None = None) ->
         for item in items:
             path = folder / task / item["video"]
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(video_bytes(len(item["question"]) % 3, data / "made"))
+            path.write_bytes(video_bytes(len(item["question"]) % 3))
     content = {"root": {task: f"{task}/" for task in tasks}, "meta": tasks}
     (folder / "test.json").write_text(json.dumps(content))
     return folder
@@ -123,7 +125,7 @@ def mmbench_video(data: Path, rows: Sequence[dict[str, Any]] | None = None) -> P
     pd.DataFrame(rows).to_csv(folder / "MMBench-Video.tsv", sep="\t", index=False)
     (folder / "video_pkl").mkdir()
     names = sorted({row["video"] for row in rows if "video" in row})
-    videos = {name: video_bytes(seed, data / "made") for seed, name in enumerate(names)}
+    videos = {name: video_bytes(seed) for seed, name in enumerate(names)}
     (folder / "video_pkl" / "0.pkl").write_bytes(pickle.dumps(videos))
     return folder
 
@@ -162,7 +164,7 @@ def _next_videos(folder: Path, rows: Sequence[dict[str, Any]], *, vidor: bool) -
         mapping[name] = f"{1000 + seed}/{name}"
         path = folder / "NExTVideo" / f"{mapping[name] if vidor else name}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(video_bytes(seed, folder.parent / "made"))
+        path.write_bytes(video_bytes(seed))
     (folder / "map_vid_vidorID.json").write_text(json.dumps(mapping))
 
 
@@ -217,7 +219,7 @@ def activitynet(
         questions.append({"video_name": name, "question": question, "question_id": key})
         answers.append({"answer": answer, "type": kind, "question_id": key})
         path = folder / "all_test" / f"v_{name}{suffix}"
-        path.write_bytes(video_bytes(number % 2, data / "made"))
+        path.write_bytes(video_bytes(number % 2))
     (folder / "test_q.json").write_text(json.dumps(questions))
     (folder / "test_a.json").write_text(json.dumps(answers))
     return folder
