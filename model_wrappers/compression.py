@@ -254,4 +254,3 @@ def _check(model: Any, method: Method, keep: float) -> float:
         raise UserError(f"keep={keep}: vanilla keeps every visual token, so its keep is 1")
     method.check(model)
     return keep
-

@@ -7,7 +7,6 @@ tokens and the chat template of Qwen2-VL, and processor files that ``from_pretra
 from __future__ import annotations
 
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+
+from model_wrappers.compressor import Compressor
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -86,14 +87,22 @@ def tiny_qwen2_vl(folder: Path | str | None = None, *, seed: int = 0, **text: An
         seed: of the random weights.
         text: overrides of the text config, such as ``num_hidden_layers=4``.
     """
-    if folder is None:
-        return _cached(seed, tuple(sorted(text.items())))
-    return _build(Path(folder), seed, text)
+    if folder is not None:
+        return _build(Path(folder), seed, text)
+    key = repr((seed, sorted(text.items())))
+    if key not in _built:
+        _built[key] = _build(Path(tempfile.mkdtemp(prefix="tiny-qwen2-vl-")), seed, text)
+    return _built[key]
 
 
-@cache
-def _cached(seed: int, text: tuple[tuple[str, Any], ...]) -> Path:
-    return _build(Path(tempfile.mkdtemp(prefix="tiny-qwen2-vl-")), seed, dict(text))
+def add_compressors(folder: Path) -> None:
+    """Puts random compressors for images and videos into a checkpoint folder, where `cnn` looks for them."""
+    for media in ("image", "video"):
+        torch.manual_seed(1)
+        Compressor(folder.name, media=media, input_scale="mean").save_pretrained(folder / f"compressor-{media}")
+
+
+_built: dict[str, Path] = {}
 
 
 def _build(folder: Path, seed: int, text: dict[str, Any]) -> Path:

@@ -25,8 +25,6 @@ class Method:
     """A kept token keeps its own position ids, and decoding goes on after the uncut length."""
     needs_response: ClassVar[bool] = False
     """Whether scoring looks at the model's own greedy response (`prompt.cache['response_ids']`)."""
-    scores: ClassVar[bool] = True
-    """Whether what it keeps depends on the content of the prompt."""
 
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
@@ -37,7 +35,6 @@ class Vanilla(Method):
     """Keeps everything; the model is not touched. Only with keep = 1."""
 
     name: ClassVar[str] = "vanilla"
-    scores: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ class Random(Scorer):
     """
 
     name: ClassVar[str] = "random"
-    scores: ClassVar[bool] = False
     seed: int = 0
 
     def score(self, model: Any, prompt: VisualPrompt) -> Tensor:

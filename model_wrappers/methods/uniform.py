@@ -19,7 +19,6 @@ class Uniform(Selector):
     input."""
 
     name: ClassVar[str] = "uniform"
-    scores: ClassVar[bool] = False
 
     def select(self, model: Any, prompt: VisualPrompt, k: int) -> Tensor:
         import torch

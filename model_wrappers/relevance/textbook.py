@@ -68,7 +68,7 @@ def prompt_relevance(
     for value, allowed, name in ((head_weights, HeadWeights, "head_weights"), (target, Target, "target")):
         if value not in get_args(allowed):
             raise UserError(f"relevance: {name}={value!r}, allowed are {', '.join(get_args(allowed))}")
-    response_ids = torch.as_tensor(response_ids, dtype=torch.long).to(prompt.inputs_embeds.device)
+    response_ids = torch.as_tensor(response_ids, dtype=torch.long, device=prompt.inputs_embeds.device)
     if response_ids.ndim != 1 or not len(response_ids):
         raise UserError(f"relevance: response_ids of shape {tuple(response_ids.shape)}; give [T] with T of 1 or more")
     with_gradient = head_weights == "grad"

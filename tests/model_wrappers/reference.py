@@ -1,0 +1,43 @@
+"""An independent reference for cutting: the full-length model with the cut tokens hidden by a mask.
+
+Nothing is shortened, no cache is used, no hook is set: each layer runs on every row, and from the layer of the cut on
+no row may look at a cut token. The rows that stay then hold what they hold in a model that was really cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model_wrappers.prompt import VisualPrompt
+
+
+@torch.no_grad()
+def masked_logits(model: Any, prompt: VisualPrompt, kept: Tensor, first_cut: int, answer: Tensor) -> Tensor:
+    """Logits [T, vocabulary] of the rows that predict `answer` [T], with `kept` visual tokens from layer
+    `first_cut`."""
+    decoder = model.model.language_model
+    embeds = torch.cat((prompt.inputs_embeds, model.get_input_embeddings()(answer[:-1])))
+    after = prompt.next_position + torch.arange(len(answer) - 1)
+    positions = torch.cat((prompt.position_ids, after.expand(3, -1)), dim=1)
+    length = embeds.shape[0]
+    causal = torch.full((length, length), float("-inf")).triu(1)
+    cut = torch.zeros(length, dtype=torch.bool)
+    cut[prompt.visual.nonzero().squeeze(1)] = True
+    cut[prompt.visual.nonzero().squeeze(1)[kept]] = False
+    hidden = embeds[None]
+    rotary = decoder.rotary_emb(hidden, positions[:, None])
+    before = decoder.config._attn_implementation
+    decoder.config._attn_implementation = "eager"
+    try:
+        for index, layer in enumerate(decoder.layers):
+            mask = causal.clone()
+            if index >= first_cut:
+                mask[:, cut] = float("-inf")
+                mask.fill_diagonal_(0.0)  # a row that sees nothing would be NaN; cut rows are looked at by none
+            hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
+    finally:
+        decoder.config._attn_implementation = before
+    return model.lm_head(decoder.norm(hidden))[0, -len(answer) :]

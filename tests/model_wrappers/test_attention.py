@@ -1,0 +1,73 @@
+"""First-layer attention and FastV's score against the eager model's own attention maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from model_wrappers import UserError, compress
+from model_wrappers.relevance import first_layer_attention
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, VIDEO
+
+
+def eager_maps(model: Any, inputs: Any) -> tuple[torch.Tensor, ...]:
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            return model(**inputs, output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+def visual_of(model: Any, inputs: Any) -> torch.Tensor:
+    ids = inputs["input_ids"][0]
+    return (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
+
+
+@pytest.mark.parametrize("media", ["image", "mixed", "video"])
+def test_first_layer_attention_equals_the_eager_model(model: Any, ask: Any, media: str) -> None:
+    inputs = ask(PROMPTS[media])
+    visual = visual_of(model, inputs)
+    last = int(visual.nonzero()[-1])
+    expected = eager_maps(model, inputs)[0][0].mean(dim=0)[last + 1 :, visual].mean(dim=0)
+    found = first_layer_attention(model, inputs)
+    assert found.shape == (int(visual.sum()),) and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=0, rtol=1e-3)
+
+
+def test_first_layer_attention_runs_no_layer(model: Any, ask: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("a decoder layer ran")
+
+    handles = [layer.register_forward_pre_hook(fail) for layer in model.model.language_model.layers]
+    try:
+        first_layer_attention(model, ask(VIDEO))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_first_layer_attention_takes_one_prompt(model: Any, ask: Any) -> None:
+    with pytest.raises(UserError, match="one prompt"):
+        first_layer_attention(model, ask(IMAGE, VIDEO))
+
+
+@pytest.mark.parametrize("layer", [2, 4, 6])
+def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, layer: int) -> None:
+    """In the paper's count layer 4 has three full layers, 0 to 2, and scores with the attention of layer 2."""
+    inputs = ask(MIXED)
+    attention = eager_maps(model, inputs)[layer - 2][0].mean(dim=0)[-1, visual_of(model, inputs)]
+    expected = attention.topk(9).indices.sort().values.tolist()
+    with compress(model, "fastv", keep=0.3, layer=layer) as compression:
+        model.generate(**inputs, max_new_tokens=2)
+    assert compression.last[0].kept.tolist() == expected
+    assert compression.last[0].kv_visual == [30] * (layer - 1) + [9] * (7 - layer)
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 1, 7])
+def test_fastv_layer_out_of_range(model: Any, layer: int) -> None:
+    with pytest.raises(UserError, match=f"layer={layer}"):
+        compress(model, "fastv", keep=0.5, layer=layer)

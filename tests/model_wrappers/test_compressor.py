@@ -1,0 +1,211 @@
+"""The compressor: size and cost by hand, any length, padding, labels, loss, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model_wrappers import UserError, compress, encode
+from model_wrappers.compressor import Compressor, kl_loss, label
+from model_wrappers.relevance import first_layer_attention
+from tests.model_wrappers.conftest import IMAGE, VIDEO, Asker
+
+
+def test_parameter_count_by_hand() -> None:
+    depthwise = [1 * 3 + 1, 32 * 3 + 32, 64 * 3 + 64, 128 * 3 + 128, 256 * 3 + 256]  # 4, 128, 256, 512, 1024
+    pointwise = [1 * 32 + 32, 32 * 64 + 64, 64 * 128 + 128, 128 * 256 + 256, 256 * 512 + 512]
+    head = 512 * 1 + 1
+    assert sum(depthwise) + sum(pointwise) + head == 177_541
+    assert Compressor().n_parameters() == 177_541
+
+
+def test_flops_are_the_papers() -> None:
+    """Supplement: n = 1568 gives about 0.0003 T."""
+    per_token = (3 + 32) + (96 + 2048) + (192 + 8192) + (384 + 32768) + (768 + 131072)
+    assert Compressor().flops(1568) == 1568 * per_token
+    assert round(Compressor().flops(1568) / 1e12, 4) == 0.0003
+
+
+@pytest.mark.parametrize("scale", ["raw", "mean"])
+@pytest.mark.parametrize("length", [1, 2, 144, 3000])
+def test_any_length_gives_probabilities(scale: Any, length: int) -> None:
+    net = Compressor(input_scale=scale)
+    found = net(torch.rand(3, length))
+    assert found.shape == (3, length) and (found >= 0).all()
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("scale", ["raw", "mean"])
+def test_padding_of_a_batch_is_not_seen(scale: Any) -> None:
+    torch.manual_seed(0)
+    net = Compressor(input_scale=scale).double()
+    short, long = torch.rand(1, 10).double(), torch.rand(1, 17).double()
+    batch = torch.cat((torch.nn.functional.pad(short, (0, 7), value=5.0), long))
+    mask = torch.arange(17) < torch.tensor([[10], [17]])
+    found = net(batch, mask)
+    torch.testing.assert_close(found[:1, :10], net(short))
+    torch.testing.assert_close(found[1:], net(long))
+    assert (found[0, 10:] == 0).all()
+    torch.testing.assert_close(net.log_probabilities(batch, mask)[0, :10], net(short)[0].log())
+
+
+def test_it_is_local() -> None:
+    """Five convolutions of kernel 3 reach five tokens to each side."""
+    torch.manual_seed(0)
+    net = Compressor()
+    values = torch.rand(1, 40)
+    other = values.clone()
+    other[0, 20] += 1.0
+    moved = (net.logits(values) - net.logits(other)).abs()[0] > 0
+    assert moved.nonzero().squeeze(1).tolist() == list(range(15, 26))
+
+
+def test_mean_scale_does_not_depend_on_the_inputs_size() -> None:
+    net, values = Compressor(input_scale="mean"), torch.rand(2, 30)
+    torch.testing.assert_close(net(values), net(values * 1e-3))
+
+
+def test_label_by_hand() -> None:
+    found = label(torch.tensor([[4.0, 1.0, 3.0, 2.0], [0.0, 5.0, 5.0, 10.0]]))
+    torch.testing.assert_close(found, torch.tensor([[4 / 7, 0, 3 / 7, 0], [0, 5 / 15, 0, 10 / 15]]))
+    torch.testing.assert_close(label(torch.tensor([1.0, 2.0, 3.0])), torch.tensor([0, 0.4, 0.6]))
+
+
+def test_label_of_a_padded_batch() -> None:
+    values = torch.tensor([[4.0, 1.0, 3.0, 2.0, 9.0, 9.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    mask = torch.arange(6) < torch.tensor([[4], [6]])
+    found = label(values, mask)
+    torch.testing.assert_close(found[0], torch.tensor([4 / 7, 0, 3 / 7, 0, 0, 0]))
+    torch.testing.assert_close(found[1], torch.tensor([6 / 15, 5 / 15, 4 / 15, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("values", [[1.0, -0.1], [0.0, 0.0], [1.0, math.nan]])
+def test_no_label(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="relevance"):
+        label(torch.tensor([values]))
+
+
+def test_loss_by_hand() -> None:
+    target = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    prediction = torch.tensor([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]])
+    by_hand = (0.5 * math.log(2) + 0.0 + math.log(10)) / 2
+    assert float(kl_loss(target, prediction.log())) == pytest.approx(by_hand, rel=1e-6)
+    assert float(kl_loss(target, target.clamp_min(1e-30).log())) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_it_learns() -> None:
+    """Adam brings the loss down on a label that its input decides; gradients are finite where the label is zero."""
+    torch.manual_seed(0)
+    net = Compressor(input_scale="mean")
+    values = torch.rand(16, 24)
+    target = label(values)
+    optimizer = torch.optim.Adam(net.parameters())
+    losses = []
+    for _ in range(30):
+        loss = kl_loss(target, net.log_probabilities(values))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+# Checkpoints.
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    net = Compressor("some-mllm", media="image", input_scale="mean")
+    net.save_pretrained(tmp_path / "deep" / "er")
+    back = Compressor.from_pretrained(tmp_path / "deep" / "er", "some-mllm")
+    assert back.config() == net.config() and not back.training
+    values = torch.rand(2, 9)
+    assert torch.equal(back(values), net(values))
+    assert json.loads((tmp_path / "deep" / "er" / "config.json").read_text())["mllm"] == "some-mllm"
+
+
+def test_of_another_mllm_is_refused(tmp_path: Path) -> None:
+    Compressor("some-mllm").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="some-mllm.*other-mllm"):
+        Compressor.from_pretrained(tmp_path, "other-mllm")
+
+
+def test_without_a_name_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name of the MLLM"):
+        Compressor().save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_broken_folder(tmp_path: Path, name: str, damage: str) -> None:
+    Compressor("some-mllm").save_pretrained(tmp_path)
+    file = tmp_path / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(UserError, match=name):
+        Compressor.from_pretrained(tmp_path)
+
+
+# The method.
+
+
+@pytest.mark.parametrize(("media", "parts"), [("image", IMAGE), ("video", VIDEO)])
+def test_the_method_keeps_what_the_network_says(
+    model: Any, folder: Path, ask: Asker, media: str, parts: list[Any]
+) -> None:
+    inputs = ask(parts)
+    net = Compressor.from_pretrained(folder / f"compressor-{media}", "tiny-qwen2-vl")
+    with torch.no_grad():
+        scores = net(first_layer_attention(model, inputs)[None])[0]
+    with compress(model, "cnn", keep=0.25) as compression:
+        model.generate(**inputs, max_new_tokens=2)
+    kept = compression.last[0].kept
+    assert kept.tolist() == scores.topk(len(kept)).indices.sort().values.tolist()
+
+
+def test_the_method_takes_a_folder_and_reads_it_anew(model: Any, ask: Asker, tmp_path: Path) -> None:
+    answers = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = Compressor("tiny-qwen2-vl", input_scale="mean")
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        net.save_pretrained(tmp_path)
+        with compress(model, "cnn", keep=0.25, compressor=str(tmp_path)) as compression:
+            model.generate(**ask(VIDEO), max_new_tokens=1)
+        answers.append(compression.last[0].kept.tolist())
+    assert answers[0] != answers[1]
+
+
+def test_the_method_without_a_compressor(model: Any, ask: Asker, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train one"), compress(model, "cnn", keep=0.5, compressor=str(tmp_path / "no")):
+        model.generate(**ask(VIDEO), max_new_tokens=1)
+
+
+def test_the_method_with_another_models_compressor(model: Any, ask: Asker, tmp_path: Path) -> None:
+    Compressor("LLaVA-OneVision").save_pretrained(tmp_path)
+    with (
+        pytest.raises(UserError, match="LLaVA-OneVision.*tiny-qwen2-vl"),
+        compress(model, "cnn", keep=0.5, compressor=str(tmp_path)),
+    ):
+        model.generate(**ask(VIDEO), max_new_tokens=1)
+
+
+def test_scores_are_remembered_for_every_keep(model: Any, ask: Asker) -> None:
+    from model_wrappers import generate
+    from model_wrappers.registry import method
+
+    (prompt,) = encode(model, ask(VIDEO))
+    cnn = method("cnn")
+    _, first = generate(model, prompt, cnn, 0.5, max_new_tokens=1)
+    scores = prompt.cache[cnn]
+    _, second = generate(model, prompt, cnn, 0.1, max_new_tokens=1)
+    assert prompt.cache[cnn] is scores
+    assert second.scoring_seconds == first.scoring_seconds > 0
+    assert set(second.kept.tolist()) < set(first.kept.tolist())

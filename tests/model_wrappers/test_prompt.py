@@ -1,0 +1,77 @@
+"""Encoding: the same prompt from a batch or alone, equal to what the model's own forward makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from model_wrappers import UserError, encode
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, VIDEO
+
+
+@pytest.mark.parametrize("media", list(PROMPTS))
+def test_equals_what_generate_feeds_the_decoder(model: Any, ask: Any, media: str) -> None:
+    inputs = ask(PROMPTS[media])
+    seen: dict[str, Any] = {}
+
+    def look(module: Any, args: Any, kwargs: Any) -> None:
+        seen.setdefault("embeds", kwargs["inputs_embeds"])
+        seen.setdefault("positions", kwargs["position_ids"])
+
+    handle = model.model.language_model.register_forward_pre_hook(look, with_kwargs=True)
+    model.generate(**inputs, max_new_tokens=1)
+    handle.remove()
+    (prompt,) = encode(model, inputs)
+    assert torch.equal(prompt.inputs_embeds, seen["embeds"][0])
+    assert torch.equal(prompt.position_ids, seen["positions"][-3:, 0])
+    assert torch.equal(prompt.input_ids, inputs["input_ids"][0])
+    assert prompt.next_position == int(prompt.position_ids[0, -1]) + 1
+
+
+def test_facts_of_a_mixed_prompt(model: Any, ask: Any) -> None:
+    inputs = ask(MIXED)
+    (prompt,) = encode(model, inputs)
+    assert prompt.grids == [(1, 3, 4), (1, 2, 3), (2, 2, 3)]
+    assert prompt.n_visual == 12 + 6 + 12 == int(prompt.visual.sum())
+    last = int(prompt.visual.nonzero()[-1])
+    assert prompt.instruction.nonzero().squeeze(1).tolist() == list(range(last + 1, len(prompt.input_ids)))
+    # M-RoPE lets an image of 3 x 4 tokens take 4 positions, so the text goes on before the row number.
+    assert prompt.next_position < len(prompt.input_ids)
+
+
+def test_a_batch_is_its_prompts(model: Any, ask: Any) -> None:
+    together = encode(model, ask(MIXED, TEXT, IMAGE, VIDEO))
+    for prompt, parts in zip(together, (MIXED, TEXT, IMAGE, VIDEO), strict=True):
+        (alone,) = encode(model, ask(parts))
+        assert torch.equal(prompt.input_ids, alone.input_ids)
+        assert torch.equal(prompt.position_ids, alone.position_ids)
+        torch.testing.assert_close(prompt.inputs_embeds, alone.inputs_embeds)
+        assert (prompt.grids, prompt.sample_id) == (alone.grids, alone.sample_id)
+
+
+def test_text_only(model: Any, ask: Any) -> None:
+    (prompt,) = encode(model, ask(TEXT))
+    assert (prompt.n_visual, prompt.grids) == (0, [])
+    assert bool(prompt.instruction.all())
+
+
+def test_sample_id_is_of_the_content(model: Any, ask: Any) -> None:
+    ids = [encode(model, ask(parts))[0].sample_id for parts in (IMAGE, VIDEO, [IMAGE[0], "What else?"])]
+    assert len(set(ids)) == 3
+    assert [prompt.sample_id for prompt in encode(model, ask(IMAGE, VIDEO), ["a", "b"])] == ["a", "b"]
+
+
+def test_placeholders_without_pixels(model: Any, ask: Any) -> None:
+    inputs = {name: value for name, value in ask(IMAGE).items() if name != "pixel_values"}
+    with pytest.raises(UserError, match="pixel_values"):
+        encode(model, inputs)
+
+
+def test_more_placeholders_than_features(model: Any, ask: Any) -> None:
+    inputs = dict(ask(IMAGE))
+    inputs["input_ids"] = inputs["input_ids"].clone()
+    inputs["input_ids"][0, -1] = model.config.image_token_id
+    with pytest.raises(UserError, match="21 image placeholders.*20 features"):
+        encode(model, inputs)

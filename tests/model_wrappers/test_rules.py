@@ -1,0 +1,427 @@
+"""The eight rules of the seam, each over every method, on the real Qwen2-VL classes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    Qwen2VLForConditionalGeneration,
+    StoppingCriteriaList,
+)
+
+from model_wrappers import UserError, budget, compress, encode
+from model_wrappers.methods.base import Scorer
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, VIDEO
+from tests.model_wrappers.reference import masked_logits
+from tests.model_wrappers.table import EVERY_METHOD, METHODS, Row
+
+STEPS = 5
+MEDIA = pytest.mark.parametrize("media", ["image", "mixed", "video"])
+
+
+def answer(model: Any, inputs: Any, **settings: Any) -> Any:
+    """generate() for exactly STEPS tokens, with the logits of each step."""
+    settings = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, **settings}
+    return model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **settings)
+
+
+def new_tokens(output: Any, inputs: Any) -> torch.Tensor:
+    return output.sequences[:, inputs["input_ids"].shape[1] :]
+
+
+# Rule 1: one rounding rule, requested and realised counts recorded.
+
+
+def test_budget_by_hand() -> None:
+    by_hand = {
+        (0.5, 3): 2,
+        (0.25, 10): 3,
+        (0.1, 4): 1,
+        (0.1, 24): 2,
+        (0.1, 25): 3,
+        (0.001, 9): 1,
+        (1.0, 7): 7,
+        (0.5, 0): 0,
+    }
+    assert {case: budget(*case) for case in by_hand} == by_hand
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, 2, math.nan, "half", None, True])
+def test_keep_outside_is_refused(model: Any, keep: Any) -> None:
+    with pytest.raises(UserError, match="keep="):
+        compress(model, "random", keep=keep)
+
+
+def test_vanilla_with_less_than_everything_is_refused(model: Any) -> None:
+    with pytest.raises(UserError, match="vanilla"):
+        compress(model, "vanilla", keep=0.5)
+
+
+@METHODS
+@pytest.mark.parametrize("keep", [0.9, 0.5, 0.25, 0.1, 0.001])
+def test_counts(model: Any, ask: Any, row: Row, keep: float) -> None:
+    inputs = ask(MIXED)
+    with compress(model, row.name, keep=keep, **row.fields) as compression:
+        answer(model, inputs)
+    (record,) = compression.last
+    assert (record.visual, record.keep) == (30, keep)
+    assert record.kept.dtype == torch.long and record.kept.device.type == "cpu"
+    assert record.kept.tolist() == sorted(set(record.kept.tolist()))
+    assert len(record.kept) == max(1, math.floor(keep * 30 + 0.5))
+    assert 0 <= record.kept.min() and record.kept.max() < 30
+    assert record.scoring_seconds >= 0
+    assert record.kv_visual == [30] * row.first_cut + [len(record.kept)] * (6 - row.first_cut)
+
+
+# Rule 2: keep = 1 is the untouched model.
+
+
+@EVERY_METHOD
+def test_keep_one_is_untouched(model: Any, ask: Any, row: Row) -> None:
+    inputs = ask(MIXED, IMAGE, TEXT)
+    plain = answer(model, inputs)
+    with compress(model, row.name, keep=1.0, **row.fields) as compression:
+        same = answer(model, inputs)
+    assert torch.equal(plain.sequences, same.sequences)
+    assert all(torch.equal(one, other) for one, other in zip(plain.logits, same.logits, strict=True))
+    assert [record.visual for record in compression.last] == [30, 20, 0]
+    assert [len(record.kept) for record in compression.last] == [30, 20, 0]
+
+
+# Rules 3 and 4: text stays, order stays, positions are a token's own, decoding goes on after the uncut length.
+
+
+@METHODS
+@MEDIA
+def test_equals_the_masked_full_length_model(model: Any, ask: Any, row: Row, media: str) -> None:
+    inputs = ask(PROMPTS[media])
+    with compress(model, row.name, keep=0.3, **row.fields) as compression:
+        output = answer(model, inputs)
+    (prompt,) = encode(model, inputs)
+    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(output, inputs)[0])
+    torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
+
+
+@METHODS
+def test_positions_and_rows_the_layers_see(model: Any, ask: Any, row: Row) -> None:
+    """The last layer's rotary tables say which positions its rows have, at prefill and at each step."""
+    inputs = ask(MIXED)
+    (prompt,) = encode(model, inputs)
+    seen: list[torch.Tensor] = []
+    decoder = model.model.language_model
+    with compress(model, row.name, keep=0.3, **row.fields) as compression:
+        handle = decoder.layers[-1].register_forward_pre_hook(
+            lambda layer, args, kwargs: seen.append(kwargs["position_embeddings"][0][0].clone()), with_kwargs=True
+        )
+        answer(model, inputs)
+        handle.remove()
+    stays = ~prompt.visual
+    stays[prompt.visual.nonzero().squeeze(1)[compression.last[0].kept]] = True
+    assert stays[-1]
+    after = prompt.next_position + torch.arange(STEPS - 1).expand(3, -1)
+    positions = torch.cat((prompt.position_ids[:, stays], after), dim=1)
+    expected = decoder.rotary_emb(prompt.inputs_embeds[None], positions[:, None])[0][0]
+    torch.testing.assert_close(torch.cat(seen[-STEPS:]), expected)  # what is before: relevance asking for a response
+
+
+@METHODS
+def test_a_visual_token_at_the_very_end_is_kept(model: Any, ask: Any, row: Row) -> None:
+    """The last row predicts the answer, whatever it is."""
+    inputs = ask(IMAGE)
+    stop = int((inputs["input_ids"][0] == model.config.image_token_id).nonzero()[-1]) + 1
+    cut = {name: inputs[name][:, :stop] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    with compress(model, row.name, keep=0.1, **row.fields) as compression:
+        answer(model, {**inputs, **cut})
+    assert compression.last[0].kept[-1] == 19 and len(compression.last[0].kept) == 2
+
+
+# Rule 5: each layer's KV length is the plan's after every step; no layer runs twice; the kernel is not switched.
+
+
+class CacheWatch(LogitsProcessor):
+    """Notes each layer's KV length at every step of generate()."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        self.cache, self.lengths = cache, []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self.cache.get_seq_length():  # else it is relevance that generates, with the settings in use
+            self.lengths.append([layer.keys.shape[-2] for layer in self.cache.layers])
+        return scores
+
+
+@EVERY_METHOD
+def test_kv_lengths(model: Any, ask: Any, row: Row) -> None:
+    keep = 1.0 if row.name == "vanilla" else 0.25
+    inputs = ask(VIDEO)
+    cache = DynamicCache(config=model.config.get_text_config())
+    watch = CacheWatch(cache)
+    runs = [0] * 6
+    with compress(model, row.name, keep=keep, **row.fields) as compression:
+        answer(
+            model, inputs
+        )  # relevance asks the model beforehand; here it is in the cache of no one, so it asks again
+        handles = []
+        for index, layer in enumerate(model.model.language_model.layers):
+
+            def count(module: Any, args: Any, kwargs: Any, at: int = index) -> None:
+                runs[at] += kwargs["past_key_values"] is cache
+
+            handles.append(layer.register_forward_pre_hook(count, with_kwargs=True))
+        answer(model, inputs, past_key_values=cache, logits_processor=LogitsProcessorList([watch]))
+        for handle in handles:
+            handle.remove()
+    (record,) = compression.last
+    text = inputs["input_ids"].shape[1] - record.visual
+    assert len(watch.lengths) == STEPS
+    for step, lengths in enumerate(watch.lengths):
+        assert lengths == [text + visual + step for visual in record.kv_visual]
+    assert runs == [STEPS] * 6
+
+
+@METHODS
+def test_no_attention_map_is_asked_of_the_answering_model(model: Any, ask: Any, row: Row) -> None:
+    kernels = set()
+    with compress(model, row.name, keep=0.25, **row.fields) as compression:
+        handle = model.lm_head.register_forward_pre_hook(
+            lambda *_: kernels.add(
+                (model.config._attn_implementation, model.model.language_model.config._attn_implementation)
+            )
+        )
+        output = answer(model, ask(VIDEO))
+        handle.remove()
+    assert output.attentions is None
+    assert model.config._attn_implementation == "sdpa" and ("sdpa", "sdpa") in kernels
+    assert compression.last
+
+
+# Rule 6: text-only prompts, batches with padding, greedy and sampled, stopping criteria.
+
+
+@EVERY_METHOD
+def test_text_only(model: Any, ask: Any, row: Row) -> None:
+    keep = 1.0 if row.name == "vanilla" else 0.25
+    inputs = ask(TEXT)
+    plain = answer(model, inputs)
+    with compress(model, row.name, keep=keep, **row.fields) as compression:
+        same = answer(model, inputs)
+    assert torch.equal(plain.sequences, same.sequences)
+    (record,) = compression.last
+    assert (record.visual, record.kept.tolist(), record.kv_visual) == (0, [], [0] * 6)
+
+
+@METHODS
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_padded_batch_answers_like_its_prompts_alone(model: Any, ask: Any, row: Row, attention: str) -> None:
+    model.set_attn_implementation(attention)
+    try:
+        with compress(model, row.name, keep=0.25, **row.fields) as compression:
+            alone = []
+            for parts in (MIXED, TEXT, IMAGE, VIDEO):
+                inputs = ask(parts)
+                output = answer(model, inputs)
+                alone.append((new_tokens(output, inputs)[0], torch.cat(output.logits), compression.last[0]))
+            inputs = ask(MIXED, TEXT, IMAGE, VIDEO)
+            output = answer(model, inputs)
+            together = new_tokens(output, inputs)
+    finally:
+        model.set_attn_implementation("sdpa")
+    for index, (tokens, logits, record) in enumerate(alone):
+        assert torch.equal(together[index], tokens)
+        torch.testing.assert_close(torch.stack(output.logits)[:, index], logits, atol=5e-5, rtol=1e-4)
+        assert compression.last[index].kept.tolist() == record.kept.tolist()
+        assert compression.last[index].kv_visual == record.kv_visual
+
+
+@METHODS
+def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> None:
+    inputs = ask(VIDEO)
+    with compress(model, row.name, keep=0.25, **row.fields) as compression:
+        torch.manual_seed(3)
+        first = answer(model, inputs, do_sample=True, temperature=2.0)
+        torch.manual_seed(3)
+        second = answer(model, inputs, do_sample=True, temperature=2.0)
+        torch.manual_seed(4)
+        third = answer(model, inputs, do_sample=True, temperature=2.0)
+    assert torch.equal(first.sequences, second.sequences)
+    assert not torch.equal(first.sequences, third.sequences)
+    (prompt,) = encode(model, inputs)
+    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(third, inputs)[0])
+    torch.testing.assert_close(torch.cat(third.logits), expected, atol=2e-5, rtol=1e-4)
+
+
+@METHODS
+def test_stopping_criteria_see_the_uncut_prompt(model: Any, ask: Any, row: Row) -> None:
+    inputs = ask(IMAGE)
+    length = inputs["input_ids"].shape[1]
+    with compress(model, row.name, keep=0.25, **row.fields):
+        output = model.generate(
+            **inputs,
+            max_new_tokens=9,
+            min_new_tokens=9,
+            stopping_criteria=StoppingCriteriaList([MaxLengthCriteria(length + 2)]),
+        )
+    assert output.shape[1] == length + 2
+
+
+@METHODS
+def test_without_a_cache(model: Any, ask: Any, row: Row) -> None:
+    """Every step is a prefill then: it is cut anew and still answers from the uncut positions."""
+    inputs = ask(IMAGE)
+    with compress(model, row.name, keep=0.5, **row.fields) as compression:
+        output = answer(model, inputs, use_cache=False, max_new_tokens=1, min_new_tokens=1)
+    (prompt,) = encode(model, inputs)
+    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(output, inputs)[0])
+    torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
+
+
+@METHODS
+def test_a_loop_of_ones_own(model: Any, ask: Any, row: Row) -> None:
+    """forward() with a cache, without generate(): positions still go on after the uncut length."""
+    inputs = ask(IMAGE)
+    with compress(model, row.name, keep=0.3, **row.fields) as compression, torch.no_grad():
+        output = model(**inputs, use_cache=True)
+        logits = [output.logits[:, -1]]
+        for _ in range(STEPS - 1):
+            token = logits[-1].argmax(dim=-1, keepdim=True)
+            output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+            logits.append(output.logits[:, -1])
+    (prompt,) = encode(model, inputs)
+    tokens = torch.cat(logits).argmax(dim=-1)
+    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, tokens)
+    torch.testing.assert_close(torch.cat(logits), expected, atol=2e-5, rtol=1e-4)
+
+
+# Rule 8: hooks are gone afterwards; models and methods do not meet.
+
+
+def hooks_of(model: Any) -> int:
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+@EVERY_METHOD
+def test_hooks_are_gone(model: Any, ask: Any, row: Row) -> None:
+    keep = 1.0 if row.name == "vanilla" else 0.25
+    inputs = ask(IMAGE)
+    plain = answer(model, inputs)
+    before = hooks_of(model)
+    with compress(model, row.name, keep=keep, **row.fields):
+        assert hooks_of(model) > before
+        answer(model, inputs)
+    assert hooks_of(model) == before and "generate" not in vars(model)
+    assert torch.equal(answer(model, inputs).sequences, plain.sequences)
+
+
+@METHODS
+def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, row: Row) -> None:
+    inputs = ask(IMAGE)
+    before = hooks_of(model)
+
+    class Boom(LogitsProcessor):
+        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"), compress(model, row.name, keep=0.25, **row.fields):
+        answer(model, inputs, logits_processor=LogitsProcessorList([Boom()]))
+    assert hooks_of(model) == before and "generate" not in vars(model)
+    with compress(model, row.name, keep=0.25, **row.fields) as compression:
+        answer(model, inputs)
+    assert len(compression.last[0].kept) == 5
+
+
+def test_one_compression_a_model(model: Any, ask: Any) -> None:
+    with compress(model, "random", keep=0.5):
+        with pytest.raises(UserError, match="another"):
+            with compress(model, "uniform", keep=0.5):
+                pass
+    with compress(model, "uniform", keep=0.5) as compression:
+        answer(model, ask(IMAGE))
+    assert len(compression.last[0].kept) == 10
+
+
+def test_two_models_and_two_methods_do_not_meet(model: Any, folder: Path, ask: Any) -> None:
+    other = Qwen2VLForConditionalGeneration.from_pretrained(folder).eval()
+    inputs = ask(IMAGE)
+    with compress(model, "fastv", keep=0.5) as alone:
+        expected = answer(model, inputs).sequences
+    with compress(model, "fastv", keep=0.5) as one, compress(other, "uniform", keep=0.1) as two:
+        here = answer(model, inputs).sequences
+        there = answer(other, inputs).sequences
+    assert torch.equal(here, expected) and not torch.equal(there, expected)
+    assert one.last[0].kept.tolist() == alone.last[0].kept.tolist()
+    assert two.last[0].kept.tolist() == [5, 15]
+
+
+# Kernels and number formats.
+
+
+@METHODS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(folder: Path, ask: Any, row: Row, dtype: torch.dtype) -> None:
+    half = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    inputs = ask(MIXED, IMAGE)
+    with compress(half, row.name, keep=0.25, **row.fields) as compression:
+        output = answer(half, inputs)
+    assert [len(record.kept) for record in compression.last] == [8, 5]
+    assert all(torch.isfinite(logits).all() for logits in output.logits)
+    assert all(parameter.dtype == dtype for parameter in half.parameters())
+
+
+@METHODS
+def test_eager_and_sdpa_agree(model: Any, ask: Any, row: Row) -> None:
+    inputs = ask(MIXED)
+    with compress(model, row.name, keep=0.25, **row.fields) as compression:
+        sdpa = answer(model, inputs)
+        kept = compression.last[0].kept.tolist()
+        model.set_attn_implementation("eager")
+        try:
+            eager = answer(model, inputs)
+        finally:
+            model.set_attn_implementation("sdpa")
+    assert compression.last[0].kept.tolist() == kept
+    torch.testing.assert_close(torch.cat(eager.logits), torch.cat(sdpa.logits), atol=5e-5, rtol=1e-4)
+
+
+# What the framework asks of a method.
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor([1.0, math.nan] + [0.0] * 18), torch.zeros(3)])
+def test_scores_that_are_no_scores(model: Any, ask: Any, wrong: torch.Tensor) -> None:
+    class Wrong(Scorer):
+        def score(self, model: Any, prompt: Any) -> torch.Tensor:
+            return wrong
+
+    with pytest.raises(ValueError, match="finite|was to give 20"), compress(model, Wrong(), keep=0.5):
+        answer(model, ask(IMAGE))
+
+
+def test_ties_go_to_the_lower_index(model: Any, ask: Any) -> None:
+    class Flat(Scorer):
+        def score(self, model: Any, prompt: Any) -> torch.Tensor:
+            return torch.tensor([0.0, 1.0] * 10)
+
+    with compress(model, Flat(), keep=0.6) as compression:
+        answer(model, ask(IMAGE))
+    assert compression.last[0].kept.tolist() == [0, 1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19]
+
+
+def test_fields_belong_to_a_name(model: Any) -> None:
+    class Flat(Scorer):
+        pass
+
+    with pytest.raises(UserError, match="layer"):
+        compress(model, Flat(), keep=0.5, layer=3)
+
+
+def test_embeddings_without_ids_are_refused(model: Any, ask: Any) -> None:
+    (prompt,) = encode(model, ask(IMAGE))
+    with pytest.raises(UserError, match="input_ids"), compress(model, "random", keep=0.5):
+        model.generate(inputs_embeds=prompt.inputs_embeds[None], max_new_tokens=1)
