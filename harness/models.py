@@ -205,12 +205,13 @@ def run_vlmevalkit(argv: list[str]) -> int:
     Raises:
         UserError: an unknown model, a checkpoint that is not whole, or more processes than there are GPUs.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not os.path.exists("/dev/nvidiactl"):
-        raise UserError(
-            "VLMEvalKit's runner joins several processes by NCCL, which needs a GPU each: unset WORLD_SIZE."
-        )
+    import torch
+
     from model_wrappers.families.kit import kit_process
 
+    if (wanted := int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))) > 1:
+        if wanted > (gpus := torch.cuda.device_count()):
+            raise UserError(f"WORLD_SIZE asks for {wanted} processes, which need a GPU each; here are {gpus}.")
     register_datasets()
     catalogue = register_in_vlmevalkit()
     runner = kit("vlmeval.run")
@@ -266,8 +267,8 @@ def _done(status: Path, dataset: str, mode: str, begun: datetime) -> bool:
         fresh = datetime.fromisoformat(entry["updated_at"]) >= begun
     except (OSError, ValueError, KeyError):
         return False
-    failed = fresh and ("error_message" in entry or "skip_reason" in entry)
-    return not failed and (mode == "infer" or (fresh and bool(entry.get("metrics"))))
+    failed = "error_message" in entry or entry.get("skip_reason", "mode_infer") != "mode_infer"
+    return fresh and not failed and (mode == "infer" or bool(entry.get("metrics")))
 
 
 def _build_dataset(build: Any) -> Any:

@@ -90,12 +90,10 @@ def _check_weight_file(path: Path) -> None:
 
 
 def _has_chat_template(folder: Path, processor: dict[str, Any]) -> bool:
+    """The processor's own: a tokenizer's template is not used for messages with images."""
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
-    if "chat_template" in processor:
-        return True
-    tokenizer = folder / "tokenizer_config.json"
-    return tokenizer.exists() and "chat_template" in _json(folder, "tokenizer_config.json")
+    return "chat_template" in processor
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Path:

@@ -114,6 +114,8 @@ class Qwen2VL(Qwen2VLChat):
         super(Qwen2VLChat, self).__init__(use_custom_prompt=use_custom_prompt)
         if use_vllm or use_lmdeploy:
             raise UserError("Visual tokens are cut in transformers models only: leave use_vllm and use_lmdeploy off.")
+        if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+            raise UserError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}.")
         self.method = registry.method(method) if isinstance(method, str) else method
         self.keep = check_keep(keep)
         self.min_pixels, self.max_pixels, self.total_pixels = min_pixels, max_pixels, total_pixels

@@ -162,8 +162,6 @@ def test_generate_uses_the_objects_own_method(messages: dict[str, list[dict[str,
     pruned.method, pruned.keep = method("first_layer_attention"), 0.1
     expected = ours.answer(ours.prepare(messages["video"]), "first_layer_attention", 0.1)[0]
     assert pruned.generate(copy.deepcopy(messages["video"])) == expected
-    with pytest.raises(UserError, match="keep"):
-        Qwen2VL(tiny_qwen2_vl(), device="cpu", keep=1.5)
 
 
 def test_decoding_in_threads_gives_the_same(messages: dict[str, list[dict[str, str]]], ours: Qwen2VL) -> None:
@@ -233,9 +231,18 @@ def test_half_precision_checkpoints_run_on_a_cpu(
     assert model.model is None
 
 
-def test_vllm_is_refused() -> None:
-    with pytest.raises(UserError, match="use_vllm"):
-        Qwen2VL(tiny_qwen2_vl(), use_vllm=True)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"use_vllm": True}, "use_vllm"),
+        ({"min_pixels": 900, "max_pixels": 800}, "min_pixels=900 is above max_pixels=800"),
+        ({"keep": 1.5}, "keep=1.5"),
+        ({"method": "shrink"}, "unknown method 'shrink'"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Qwen2VL(tiny_qwen2_vl(), device="cpu", **settings)
 
 
 class TestBadMedia:
