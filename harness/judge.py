@@ -99,13 +99,25 @@ class Judge:
 
         Raises JudgeError if the judge does not answer; replies that arrived before are remembered.
         """
-        with ThreadPoolExecutor(max_workers=self.config.workers) as pool:
-            futures = {key: pool.submit(self.ask, question, usable) for key, question in questions.items()}
+        stopped = threading.Event()  # the first failure: nothing more is asked of a judge that is down
+
+        def ask(question: Question) -> str | None:
+            if stopped.is_set():
+                raise JudgeError("not asked: the judge had failed before")
             try:
-                return {key: future.result() for key, future in futures.items()}
+                return self.ask(question, usable)
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                stopped.set()
                 raise
+
+        with ThreadPoolExecutor(max_workers=self.config.workers) as pool:
+            futures = {question: pool.submit(ask, question) for question in dict.fromkeys(questions.values())}
+            try:
+                replies = {question: future.result() for question, future in futures.items()}
+            except BaseException:  # Ctrl-C too
+                stopped.set()
+                raise
+        return {key: replies[question] for key, question in questions.items()}
 
     def ask(self, question: Question, usable: Callable[[str], bool] = bool) -> str | None:
         """One reply, from memory if this was asked before; None if it is not `usable` (not remembered, then)."""

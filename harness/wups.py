@@ -24,7 +24,7 @@ STOP_WORDS = frozenset(
     """.split()
 )
 EXACT_TYPES = frozenset({"DC", "DB"})
-"""Counts and yes/no questions: the words must be the same."""
+"""Counts and yes/no questions: the words must be the same. A full stop is a word, officially too: `No.` is not `no`."""
 
 
 class WUPS:
