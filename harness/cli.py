@@ -1,6 +1,7 @@
 """The command `retain`. Nothing heavy is imported before a command needs it.
 
-Exit status: 0 done; 2 a mistake that the user can mend, told in one sentence; 3 done, but some samples failed; 130 stopped.
+Exit status: 0 done; 2 a mistake that the user can mend, told in one sentence; 3 done, but some samples failed or cells
+are incomplete; 130 stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FAILED, STOPPED, MISTAKEN = 3, 130, 2
 SHOWN_FAILURES = 20
+USAGE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Every mistake in the use of the command line; typer may bring its own copy of click."""
 
 app = typer.Typer(
     name="retain",
@@ -36,10 +39,10 @@ app = typer.Typer(
 )
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-ExperimentArgument = Annotated[str, typer.Argument(help="name of an experiment (see `retain list`) or path of a .yaml file")]
+ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name (see `retain list`) or .yaml file")]
 ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment")]
 LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
-DataOption = Annotated[Path | None, typer.Option(help="folder of the benchmarks' data (micro: made under results/data)")]
+DataOption = Annotated[Path | None, typer.Option(help="folder of the data (micro: made under results/data)")]
 StoreOption = Annotated[Path, typer.Option(help="where predictions, scores and tables lie")]
 DEFAULT_STORE = Path("results/runs")
 
@@ -150,26 +153,25 @@ def bench(context: typer.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The entry point. Returns the exit status; prints a user's mistake as one sentence and no traceback."""
-    import click
-
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
     try:
         status = app(args=arguments, prog_name="retain", standalone_mode=False)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except click.ClickException as error:
+    except USAGE as error:
         error.show()
-        return error.exit_code
+        return MISTAKEN
     except UserError as error:
         print(f"retain: {error}", file=sys.stderr)
         return MISTAKEN
-    except (KeyboardInterrupt, click.Abort):
+    except SystemExit as leaving:  # a command that was handed over to may end the process by itself
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except (KeyboardInterrupt, typer.Abort):
+        status = STOPPED
+    if status == STOPPED:  # typer makes this status of Ctrl-C
         command = shlex.join(["retain", *arguments])
         print(f"\nretain: stopped; every answer given so far is kept. Go on with: {command}", file=sys.stderr)
-        return STOPPED
+    return status if isinstance(status, int) else 0
 
 
 def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None) -> tuple[Experiment, Data]:

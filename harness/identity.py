@@ -20,6 +20,9 @@ PACKAGES = Path(__file__).parent.parent
 LOOKUPS = ("model_wrappers", "model_wrappers.registry", "model_wrappers.methods", "model_wrappers.families")
 """Modules that only find others by name: following them would tie every method to every other one."""
 
+MEDIA = (".mp4", ".mkv", ".webm", ".avi", ".zip")
+LARGE = 16 << 20
+
 
 def versions() -> dict[str, str]:
     """Versions of the packages that can change an answer, as installed. Nothing is imported for it."""
@@ -51,23 +54,30 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path, without: tuple[str, ...] = ()) -> str:
-    """sha256 over the names and bytes of all files under a folder: a checkpoint by content, wherever it lies.
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of all files under a folder: its content, wherever it lies."""
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in _files(folder)])
 
-    `without`: beginnings of relative names that do not count.
+
+def checkpoint_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a checkpoint's own files; folders inside it (a compressor) are not part of it.
     """
-    names = [(str(path.relative_to(folder)), path) for path in _files(folder)]
-    return digest([[name, file_digest(path)] for name, path in names if not name.startswith(without or "\0")])
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return digest([[path.name, file_digest(path)] for path in files])
 
 
 def folder_stamp(folder: Path) -> str:
-    """A cheap stand-in for `folder_digest`: names, sizes and modification times (nanoseconds) of all files under a
-    folder.
+    """A quick stand-in for `folder_digest` that still sees every edit.
+
+    Media and large files count by name, size and modification time (nanoseconds), all others by content: opening a
+    benchmark may write the same small files again.
     """
     stamps = []
     for path in _files(folder):
         stat = path.stat()
-        stamps.append([str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns])
+        by_time = path.suffix in MEDIA or stat.st_size > LARGE
+        content = stat.st_mtime_ns if by_time else file_digest(path)
+        stamps.append([str(path.relative_to(folder)), stat.st_size, content])
     return digest(stamps)
 
 
@@ -81,8 +91,8 @@ def _files(folder: Path) -> list[Path]:
 
 def code_stamp(*folders: Path) -> str:
     """sha256 over the text of all Python files under the folders: any edit changes it."""
-    files = [path for folder in folders for path in _files(folder) if path.suffix == ".py"]
-    return digest([[str(path), file_digest(path)] for path in files])
+    files = [(folder, path) for folder in folders for path in _files(folder) if path.suffix == ".py"]
+    return digest([[folder.name, str(path.relative_to(folder)), file_digest(path)] for folder, path in files])
 
 
 def code_digest(modules: Iterable[str], follow: str = "model_wrappers") -> str:

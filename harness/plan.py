@@ -18,7 +18,7 @@ from typing import Any
 from harness import identity
 from harness.experiments import Experiment, Row
 from harness.store import Index, Store, StoreError, digest, write_atomically
-from model_wrappers.errors import UserError
+from model_wrappers.errors import SampleError, UserError
 
 HARNESS = Path(__file__).parent
 
@@ -180,7 +180,7 @@ def _benchmark_settings(data: Data, name: str) -> dict[str, Any]:
     for position in range(len(opened)):
         try:
             message = opened.message(position)
-        except ValueError as error:
+        except (SampleError, UserError) as error:
             message = str(error)  # a sample that cannot be asked: the sweep records why
         prompts.append(json.dumps(message, sort_keys=True, default=str).replace(str(data.folder.resolve()), ""))
     evidence = data.evidence(name)
@@ -197,12 +197,12 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
     import torch
 
     folder = Path(info.path_or_hub_id)
-    if folder.is_dir():
-        source = {"files": identity.folder_digest(folder, without=("compressor-",))}
+    if folder.is_dir():  # by content, wherever it lies
+        source = {"name": folder.name, "files": identity.checkpoint_digest(folder)}
     else:
-        source = {"hub": info.path_or_hub_id, "revision": info.revision}
+        source = {"name": info.name, "hub": info.path_or_hub_id, "revision": info.revision}
     return {
-        "model": {"name": info.name, "family": info.family, **source},
+        "model": {**source, "family": info.family},
         "frames": experiment.frames,
         "attention": experiment.attention,
         "dtype": experiment.dtype,
@@ -219,7 +219,12 @@ def _method_settings(row: Row, info: Any) -> dict[str, Any]:
     made = method(row.method, **row.fields)
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
     modules = ["model_wrappers.compression", f"model_wrappers.families.{info.family}", type(made).__module__]
-    settings: dict[str, Any] = {"name": row.method, "fields": fields, "code": identity.code_digest(modules)}
+    settings: dict[str, Any] = {
+        "name": row.method,
+        "fields": fields,
+        "positions": made.positions,
+        "code": identity.code_digest(modules),
+    }
     if "compressor" in fields:
         folder = Path(fields["compressor"] or info.path_or_hub_id)
         found = [folder] if fields["compressor"] else sorted(folder.glob("compressor-*"))

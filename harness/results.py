@@ -18,6 +18,7 @@ from harness.plan import Data, Plan, PlannedCell
 from harness.progress import Progress
 from harness.statistics import Cell
 from harness.store import Answer, Index, Store, digest, missing, predictions_digest, write_atomically
+from model_wrappers.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,12 @@ def write(results: Results, folder: Path, name: str) -> list[Path]:
 
 
 def _score(
-    experiment: Experiment, cell: PlannedCell, given: Mapping[Index, Answer], indices: list[Index], data: Data, store: Store
+    experiment: Experiment,
+    cell: PlannedCell,
+    given: Mapping[Index, Answer],
+    indices: list[Index],
+    data: Data,
+    store: Store,
 ) -> tuple[str, dict[str, Any]]:
     """The key of a cell's score and the score, computed if nobody did."""
     judge = experiment.judge_of(cell.benchmark)
@@ -108,11 +114,14 @@ def _score(
     key = digest(made_of)[:24]
     kept = store.score(key)
     if kept is None:
-        from harness.scoring import score
+        from harness.scoring import JudgeError, ScoringError, score
 
         predictions = {index: given[index].prediction for index in indices}
-        with tempfile.TemporaryDirectory(prefix="retain-score-") as workdir:
-            made = score(data.open(cell.benchmark), predictions, judge=_judge(judge, store), workdir=Path(workdir))
+        try:
+            with tempfile.TemporaryDirectory(prefix="retain-score-") as workdir:
+                made = score(data.open(cell.benchmark), predictions, judge=_judge(judge, store), workdir=Path(workdir))
+        except (JudgeError, ScoringError) as error:
+            raise UserError(f"{cell.benchmark} cannot be scored: {error}; every answer is kept") from error
         kept = {
             "headline": made.headline,
             "by_group": dict(made.by_group),

@@ -138,7 +138,8 @@ class Cell:
         method = self.settings["method"]
         fields = "".join(f",{name}={value}" for name, value in sorted(method["fields"].items()) if value is not None)
         keep = self.settings["keep"]
-        text = f"{self.settings['model']['name']}+{method['name']}{fields}@{keep:g}__{self.settings['benchmark']['name']}"
+        model, benchmark = self.settings["model"]["name"], self.settings["benchmark"]["name"]
+        text = f"{model}+{method['name']}{fields}@{keep:g}__{benchmark}"
         return re.sub(r"[^A-Za-z0-9._@+=,-]+", "-", text)[:180]
 
     def read(self) -> dict[Index, Answer]:
@@ -162,7 +163,8 @@ class Cell:
         """
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
-            log.warning("%s ends in a torn line (%d bytes): dropped, its sample is asked again", self.file, len(data) - whole)
+            torn = len(data) - whole
+            log.warning("%s ends in a torn line (%d bytes): dropped, its sample is asked again", self.file, torn)
         answers: dict[Index, Answer] = {}
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
             try:

@@ -183,7 +183,8 @@ class _Pass:
         row = self.plan.experiment.rows[cell.row]
         writer = stack.enter_context(self.store.cell(cell.settings).open())
         label = f"{row.method}@{cell.keep:g}"
-        return _Column(label, method(row.method, **row.fields), cell.keep, writer, frozenset(missing(writer.answers, indices)))
+        wanted = frozenset(missing(writer.answers, indices))
+        return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
 
     def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
         """The wanted samples with their decoding, done or under way, `LOOK_AHEAD` of them ahead of the one in hand."""
@@ -304,4 +305,6 @@ def _share(evidence: Any, kept: Any) -> float | None:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())[:500]
-    return text if isinstance(error, UserError | SampleError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    if text and isinstance(error, UserError | SampleError):
+        return text
+    return f"{type(error).__name__}: {text}".rstrip(": ")

@@ -36,7 +36,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_experiment(
-    folder: Path, checkpoint: Path, rows: list[dict[str, Any]] = ROWS, benchmarks: tuple[str, ...] = ("NExT-QA-MC", "MVBench")
+    folder: Path,
+    checkpoint: Path,
+    rows: list[dict[str, Any]] = ROWS,
+    benchmarks: tuple[str, ...] = ("NExT-QA-MC", "MVBench"),
 ) -> Path:
     """An experiment file over the tiny checkpoint: frames of 56 x 56 pixels, 2 x 2 visual tokens for each pair."""
     content = {
