@@ -106,8 +106,8 @@ def register_datasets() -> None:
 
 @contextlib.contextmanager
 def evaluation() -> Iterator[None]:
-    """The surroundings in which the kit's `evaluate` runs: tab-separated intermediate files, silence, no `.env`."""
-    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", "LOCAL_LLM": None}), quiet():
+    """The surroundings in which the kit's `evaluate` runs: intermediate files in fixed formats, and silence."""
+    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv"}), quiet():
         yield
 
 

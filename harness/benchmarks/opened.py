@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
+import threading
 import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import portalocker
 
 from harness.benchmarks import Benchmark, hub
 from harness.vlmevalkit import data_root, kit, quiet
@@ -37,6 +40,7 @@ class OpenBenchmark:
         self.dataset = dataset
         self.data = data
         self.frames = frames
+        self._frames_lock = threading.Lock()
 
     @classmethod
     def open(cls, entry: Benchmark, data: Path, frames: int, *, download: bool = False) -> OpenBenchmark:
@@ -49,7 +53,8 @@ class OpenBenchmark:
         fresh = [part for part in unpacked if not part.exists()]
         with data_root(data, offline=not download):
             try:
-                with quiet():
+                # The kit unpacks and rewrites its TSV in place; another process must not read half of it.
+                with portalocker.Lock(data / "LMUData" / f"{entry.name}.lock", timeout=3600), quiet():
                     dataset = getattr(kit(entry.module), entry.class_name)(dataset=entry.kit_dataset, nframe=frames)
             except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
                 # The kit takes an existing folder for a complete one; a half-unpacked one must not stay.
@@ -119,7 +124,24 @@ class OpenBenchmark:
         """
         for path in self.media(i):
             _refuse_unreadable(path)
-        return self.dataset.build_prompt(int(i), video_llm=video_llm)
+        if video_llm:
+            return self.dataset.build_prompt(int(i), video_llm=True)
+        with self._frames_lock:
+            shared = self.dataset.frame_root
+            # The kit keeps frames under the video's bare name: those of a namesake or of an older file would be taken.
+            self.dataset.frame_root = os.path.join(shared, self._frames_key(i))
+            try:
+                os.makedirs(self.dataset.frame_root, exist_ok=True)
+                return self.dataset.build_prompt(int(i), video_llm=False)
+            finally:
+                self.dataset.frame_root = shared
+
+    def _frames_key(self, i: int) -> str:
+        files = []
+        for path in self.media(i):
+            stat = os.stat(path)
+            files.append((os.path.relpath(path, self.data), stat.st_size, stat.st_mtime_ns))
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
     def media(self, i: int) -> list[str]:
         """The video files of sample `i`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.benchmarks import benchmark_names, open_benchmark
-from harness.vlmevalkit import data_root, kit
+from harness.vlmevalkit import data_root, kit, register_datasets
 from tests.benchmarks import layouts
 
 
@@ -90,3 +92,45 @@ def test_digest_follows_questions_and_videos(tmp_path: Path) -> None:
 def _made(data: Path, rows: list[dict[str, object]] | None = None) -> Path:
     layouts.next_qa(data, rows)
     return data
+
+
+def test_frames_of_a_namesake_and_of_an_older_file_are_not_taken(tmp_path: Path) -> None:
+    clip = layouts.mvbench_question(0)
+    folder = layouts.mvbench(tmp_path, {"first": [clip], "second": [{**clip, "question": "Another?"}]})
+    for seed, task in enumerate(("first", "second")):
+        (folder / task / "clip0.mp4").write_bytes(layouts.video_bytes(seed))
+    opened = open_benchmark("MVBench", tmp_path, 2)
+
+    def pictures(i: int) -> list[bytes]:
+        return [Path(p["value"]).read_bytes() for p in opened.message(i, video_llm=False) if p["type"] == "image"]
+
+    def kits(i: int) -> list[bytes]:
+        return [Path(p["value"]).read_bytes() for p in opened.dataset.build_prompt(i, False) if p["type"] == "image"]
+
+    assert kits(0) == kits(1)  # two videos of one name: the second gets the first one's frames
+    first = pictures(0)
+    assert first != pictures(1)
+    (folder / "first" / "clip0.mp4").write_bytes(layouts.video_bytes(7))
+    assert first != pictures(0)
+    assert kits(0) == kits(1)
+
+
+def test_the_kits_own_builder_makes_the_registered_datasets(tmp_path: Path) -> None:
+    layouts.next_qa(tmp_path)
+    layouts.next_oe(tmp_path)
+    layouts.activitynet(tmp_path)
+    register_datasets()
+    with data_root(tmp_path):
+        for name in ("NExT-QA", "NExT-OE", "ActivityNet-QA"):
+            built = kit("vlmeval.dataset").build_dataset(name, nframe=4)
+            assert built.dataset_name == name and built.nframe == 4 and len(built) >= 2
+
+
+def test_names_cost_no_heavy_import() -> None:
+    code = (
+        "import sys, harness.benchmarks as b, harness.vlmevalkit, harness.judge; b.benchmark('MVBench');"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'vlmeval', 'transformers', 'requests') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
