@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -225,6 +226,9 @@ def run_vlmevalkit(argv: list[str]) -> int:
         if not (args.config or (args.model and args.data)):
             raise UserError("VLMEvalKit's runner needs --model and --data, or --config.")
         folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="retain-vlmeval-"))
+        secrets = _secrets(args.judge_key, args.key)
+        sys.argv = [_redacted(word, secrets) for word in sys.argv]  # the runner writes it to its status file
+        undo.enter_context(_without_secrets(secrets))
         models = _named_models(args, catalogue, Path(folder))
         runner.build_dataset = _build_dataset(runner.build_dataset)
         begun = datetime.now(UTC)
@@ -279,6 +283,37 @@ def _build_dataset(build: Any) -> Any:
         return videos[name]() if name in videos else build(name, **arguments)
 
     return build_dataset
+
+
+def _secrets(*given: str | None) -> list[str]:
+    """What must not be written anywhere: keys on the command line and in the environment."""
+    named = [value for name, value in os.environ.items() if re.search("KEY|TOKEN|SECRET", name.upper())]
+    return [secret for secret in {*given, *named} if secret and len(secret) >= 8 and secret != "sk-admin"]
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+@contextmanager
+def _without_secrets(secrets: list[str]) -> Iterator[None]:
+    """The kit logs the judge's key, to the terminal and to a file."""
+    make = logging.getLogRecordFactory()
+
+    def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        message = record.getMessage()
+        if (safe := _redacted(message, secrets)) != message:
+            record.msg, record.args = safe, None
+        return record
+
+    logging.setLogRecordFactory(redacted)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 @contextmanager

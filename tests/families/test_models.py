@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness import models
 from harness.models import (
     Catalogue,
     model_info,
@@ -53,8 +54,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model never stops by itself: the table's entry for it says when, as the micro model's does."""
-    from harness import models
-
     folder = str(tiny_qwen2_vl(seed=5))  # one whose answers to the questions below differ
     monkeypatch.setitem(models._KNOWN, "tiny", models.ModelInfo("tiny", "qwen2_vl", folder, None, SHORT))
     monkeypatch.setenv("PRED_FORMAT", "tsv")  # a sheet cannot hold the control characters that a random model utters
@@ -132,10 +131,12 @@ def test_the_runner_scores_videos_and_images(data: Path, tmp_path: Path, short_a
     argv = ["--model", name, "--data", "Video-MME_8frame", "Colours", "--work-dir", str(tmp_path)]
     before = sys.argv
     with data_root(data):
-        assert run_vlmevalkit([*argv, "--judge", "exact_matching"]) == 0
+        assert run_vlmevalkit([*argv, "--judge", "exact_matching", "--judge-key", "very-secret"]) == 0
     assert sys.argv is before
     status = json.loads((tmp_path / name / "status.json").read_text())
     assert set(status["datasets"]) == {"Video-MME_8frame", "Colours"}
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and b"very-secret" in path.read_bytes()]
+    assert written == [] and len(list((tmp_path / "logs").iterdir())) == 1
     assert len(pd.read_csv(tmp_path / name / f"{name}_Colours.tsv", sep="\t")["prediction"]) == 2
 
 
@@ -162,6 +163,18 @@ def test_a_failure_that_the_runner_swallows_is_an_exit_status(tmp_path: Path, sh
         assert run_vlmevalkit(argv) == 3
     status = json.loads((tmp_path / "out" / "tiny" / "status.json").read_text())
     assert "clip1.mp4 cannot be decoded" in status["datasets"]["MVBench_MP4_8frame"]["error_message"]
+
+
+def test_the_judges_key_is_not_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    caplog.set_level("INFO", "vlmeval")
+    build = kit("vlmeval.api").OpenAIWrapper
+    build("gpt-4o-mini")
+    assert "sk-very-secret" in caplog.text  # what there is to guard against
+    caplog.clear()
+    with models._without_secrets(models._secrets(None, "sk-admin")):
+        build("gpt-4o-mini")
+    assert "API Key: ***" in caplog.text and "sk-very-secret" not in caplog.text
 
 
 @pytest.mark.parametrize(
