@@ -14,6 +14,7 @@ from harness.benchmarks.official import grouped
 from harness.benchmarks.opened import OpenBenchmark
 from harness.judge import JudgeConfig
 from harness.vlmevalkit import evaluation, kit
+from model_wrappers.errors import UserError
 
 Index = int | str
 AnyJudge = Literal["exact", "official"] | JudgeConfig
@@ -61,12 +62,16 @@ def own_groups(
 
 
 def evaluate(benchmark: OpenBenchmark, table: pd.DataFrame, workdir: Workdir, **judge: Any) -> Any:
-    """The kit's `evaluate` on `table`, in a folder of its own that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="retain-", dir=workdir) as folder:
-        path = Path(folder) / "answers.tsv"
-        table.to_csv(path, sep="\t", index=False)
-        with evaluation():
-            return benchmark.dataset.evaluate(str(path), **judge)
+    """The kit's `evaluate` on `table`, in a folder of its own, gone afterwards. UserError when the disk refuses."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="retain-", dir=workdir) as folder:
+            path = Path(folder) / "answers.tsv"
+            table.to_csv(path, sep="\t", index=False)
+            with evaluation():
+                return benchmark.dataset.evaluate(str(path), **judge)
+    except OSError as error:
+        where = error.filename or workdir or tempfile.gettempdir()
+        raise UserError(f"{benchmark.name} cannot be scored: {where}: {error.strerror or error}") from error
 
 
 def agree(benchmark: OpenBenchmark, kits: float, own: float, rounding: float) -> None:

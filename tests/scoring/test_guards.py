@@ -44,6 +44,14 @@ def test_mvbench_breaks_when_no_sample_has_an_answer(tmp_path: Path) -> None:
     assert score(bench, {**replies}).headline == 0.0
 
 
+def test_mvbench_cannot_read_numbers(tmp_path: Path) -> None:
+    bench = opened("MVBench", tmp_path)
+    replies = dict.fromkeys(range(4), "7")
+    with pytest.raises(TypeError):
+        raw(bench, replies, tmp_path, model="exact_matching")
+    assert score(bench, {**replies}).headline == 0.0
+
+
 def test_mvbench_miscounts_an_index_with_gaps(tmp_path: Path) -> None:
     bench = opened("MVBench", tmp_path)
     bench.rows["index"] = [10, 20, 30, 40]

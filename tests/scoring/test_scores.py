@@ -136,6 +136,12 @@ def test_mmbench_video_without_a_judge_is_refused(tmp_path: Path) -> None:
         score(benchmark, right_answers(benchmark), judge="official")
 
 
+def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
+    benchmark = opened("Video-MME", tmp_path)
+    with pytest.raises(UserError, match="Video-MME cannot be scored: .*nowhere"):
+        score(benchmark, right_answers(benchmark), workdir=tmp_path / "nowhere")
+
+
 def test_the_kits_files_are_gone_afterwards(tmp_path: Path) -> None:
     benchmark = opened("Video-MME", tmp_path / "data")
     work = tmp_path / "work"
