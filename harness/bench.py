@@ -193,7 +193,7 @@ def report(comparison: Comparison, whole: Grid, started: dict[str, float]) -> st
 
 def main(arguments: Sequence[str] = ()) -> int:
     """`retain bench`: measure, print the table and write the numbers with the machine's description. Returns 0."""
-    parser = argparse.ArgumentParser(prog="retain bench", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="retain bench", description="Measure speed: ratios and shares.")
     parser.add_argument("--experiment", default="table3", help="name or path of the experiment (default: table3)")
     parser.add_argument("--profile", default="micro", help="its profile (default: micro)")
     parser.add_argument("--data", type=Path, help="folder of the benchmarks' data (micro: made under results/data)")
