@@ -75,7 +75,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        rows.append(_row(model, row.method, row.label, row.fields, keep, scored, answers))
+        rows.append(_row(cells[0].settings["model"]["name"], row.method, row.label, row.fields, keep, scored, answers))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:

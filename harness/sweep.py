@@ -188,7 +188,12 @@ class _Pass:
 
     def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
         """The wanted samples with their decoding, done or under way, `LOOK_AHEAD` of them ahead of the one in hand."""
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+        import torch
+
+        # One torch thread for decoding: a second team of threads would take turns with the model's, or spin beside it.
+        # It holds for the thread that says so and for those begun later, hence the reset at the end.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        pool = ThreadPoolExecutor(1, "decode", initializer=torch.set_num_threads, initargs=(1,))
         stack.callback(pool.shutdown, cancel_futures=True)
         ahead: deque[tuple[Any, Future[Any]]] = deque()
         for each in wanted:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness import plan as plans
 from harness import sweep
@@ -72,7 +73,9 @@ def test_answers_equal_those_of_the_kits_own_loop(experiment: Make, videos: Path
 
 
 def test_what_was_kept_is_recorded_with_each_answer(experiment: Make, videos: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
     result = run(experiment(benchmarks=("NExT-QA-MC",)), videos, tmp_path)
+    assert torch.get_num_threads() == threads
     for cell in result.cells:
         row = result.plan.experiment.rows[cell.row]
         for answer in Store(tmp_path).cell(cell.settings).read().values():
