@@ -58,13 +58,15 @@ def run(
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
     from harness import plan as plans
-    from harness import sweep
+    from harness import results, sweep
     from harness.progress import for_stream
     from harness.store import Store
 
     chosen, opened = _prepare(experiment, profile, limit, data)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
+    if score and any(sweep.lacking(plan, kept).values()):
+        results.check_judges(chosen, kept)  # before hours of answering, not after
     with for_stream() as progress:
         result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress)
     complete = _finish(result, opened, kept) if score else True

@@ -26,7 +26,7 @@ LARGE = 16 << 20
 
 def versions() -> dict[str, str]:
     """Versions of the packages that can change an answer, as installed. Nothing is imported for it."""
-    names = ("torch", "transformers", "ms-vlmeval", "qwen-vl-utils", "decord")
+    names = ("torch", "torchvision", "transformers", "ms-vlmeval", "qwen-vl-utils", "decord", "torchcodec", "av")
     return {name: _version(name) for name in names}
 
 

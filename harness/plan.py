@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from harness.store import Index, Store, StoreError, digest, write_atomically
 from model_wrappers.errors import SampleError, UserError
 
 HARNESS = Path(__file__).parent
+REFUSED = ("FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN")
+"""Environment variables by which qwen_vl_utils changes the frames that a model sees: no setting may hide there."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
 
     Raises UserError for data, checkpoints or methods that cannot be used.
     """
+    for name in REFUSED:
+        if name in os.environ:
+            raise UserError(f"the environment variable {name} would change what a model sees; unset it")
     path = store.root / "plans" / f"{_key(experiment, data.folder)}.json"
     plan = _load(path, experiment) or _resolve(experiment, data)
     # Opening a benchmark may unpack files, so the stamp to keep it under is taken afterwards.

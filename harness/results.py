@@ -84,6 +84,15 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     return Results(table, lacks, sources)
 
 
+def check_judges(experiment: Experiment, store: Store) -> None:
+    """Raises UserError where a judge that the experiment names could not be asked (no key in the environment)."""
+    for judge in {experiment.judge_of(benchmark) for benchmark in experiment.benchmarks}:
+        if isinstance(judge, Judge):
+            from harness.judge import Judge as Client
+
+            Client(_judge(judge, store))
+
+
 def write(results: Results, folder: Path, name: str) -> list[Path]:
     """Writes the table as .md, .csv, .xlsx and .tex, and `<name>.sources.json`: which cells each number was made of."""
     from harness.render import write as write_table

@@ -101,15 +101,16 @@ def run(
     plan = plan or make(experiment, data, store)
     progress = progress or Progress()
     result = SweepResult(plan)
-    lacking = _lacking(plan, store)
+    todo = lacking(plan, store)
     total = sum(len(plan.samples[cell.benchmark]) for cell in plan.cells)
-    todo = sum(lacking.values())
-    progress.begin(total, total - todo)
+    progress.begin(total, total - sum(todo.values()))
     for name in experiment.models:
-        benchmarks = [benchmark for benchmark in experiment.benchmarks if lacking[name, benchmark]]
+        benchmarks = [benchmark for benchmark in experiment.benchmarks if todo[name, benchmark]]
         if not benchmarks:
             continue
         progress.at(f"opening {name}")
+        for benchmark in benchmarks:
+            data.open(benchmark)
         model = _open(experiment, plan, name)
         started = time.perf_counter()
         try:
@@ -122,14 +123,14 @@ def run(
     return result
 
 
-def _lacking(plan: Plan, store: Store) -> dict[tuple[str, str], int]:
-    """By model and benchmark, how many answers the store lacks."""
-    lacking: dict[tuple[str, str], int] = {}
+def lacking(plan: Plan, store: Store) -> dict[tuple[str, str], int]:
+    """By model and benchmark, how many answers the store lacks; a failed sample is lacking."""
+    found: dict[tuple[str, str], int] = {}
     for cell in plan.cells:
         answers = store.cell(cell.settings).read()
         key = (cell.model, cell.benchmark)
-        lacking[key] = lacking.get(key, 0) + len(missing(answers, plan.samples[cell.benchmark]))
-    return lacking
+        found[key] = found.get(key, 0) + len(missing(answers, plan.samples[cell.benchmark]))
+    return found
 
 
 def _open(experiment: Experiment, plan: Plan, name: str) -> Any:

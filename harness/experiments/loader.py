@@ -100,7 +100,7 @@ def _parse(path: Path) -> Any:
 
 
 def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
-    from harness.benchmarks import benchmark_names
+    from harness.benchmarks import benchmark, benchmark_names
     from harness.models import model_names
     from model_wrappers.registry import method, method_names
 
@@ -112,6 +112,9 @@ def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
         _known(f"{where}: benchmarks", name, benchmark_names())
     for name in profile.judges:
         _known(f"{where}.judges", name, file.benchmarks)
+    for name in file.benchmarks:
+        if benchmark(name).needs_judge and profile.judges.get(name, profile.judge) == "official":
+            raise UserError(f"{where}.judge: {name} has no official metric without a judge; give it base_url and model")
     for name in profile.models:
         if not Path(name).expanduser().is_dir():
             _known(f"{where}.models", name, [*model_names(), "the path of a checkpoint folder"])

@@ -15,7 +15,7 @@ from model_wrappers.errors import UserError
 GOOD = {
     "name": "mine",
     "title": "Mine",
-    "benchmarks": ["MVBench", "Video-MME"],
+    "benchmarks": ["MVBench", "Video-MME", "MMBench-Video"],
     "profiles": {
         "micro": {
             "models": ["micro-qwen2-vl"],
@@ -85,7 +85,7 @@ def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ("titel", "x", r"unknown key 'titel' \(did you mean 'title'\?\); allowed are name, title, benchmarks, profiles"),
+        ("titel", "x", r"unknown key 'titel' \(did you mean 'title'\?\); allowed are name, title, bench"),
         ("profiles.micro.frame", 8, r"unknown key 'profiles.micro.frame' \(did you mean 'frames'\?\)"),
         ("profiles.micro.rows.1.keeps", 1, r"unknown key 'profiles.micro.rows.1.keeps' \(did you mean 'keep'\?\)"),
         ("profiles.paper.judge.url", "x", r"unknown key 'profiles.paper.judge.url'.*allowed are base_url, model"),
@@ -103,7 +103,7 @@ def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
         ("profiles.micro.rows.1.keep", ["25%"], "rows.1.keep.0: '25%' is not a keep"),
         ("profiles.micro.rows.1.keep", [float("nan")], "rows.1.keep.0: nan is not a keep"),
         ("profiles.micro.rows.1.keep", [0.5, 0.5], "rows.1.keep: 0.5 is given twice"),
-        ("profiles.micro.rows.2", {"method": "fastv", "fields": {"layer": 4}, "keep": 0.5}, "0.5 is given twice"),
+        ("profiles.micro.rows.2", {"method": "fastv", "fields": {"layer": 4}, "keep": 0.5}, "given twice"),
         ("profiles.micro.rows.2", {"method": "fastv", "keep": 0.25}, "0.25 is given twice"),
         ("profiles.micro.rows.1", {"method": "fastv"}, "rows.1: key 'keep' is missing"),
         ("profiles.micro.rows.0", {"method": "vanilla", "keep": 0.5}, "rows.0: vanilla cuts nothing"),
@@ -112,6 +112,7 @@ def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
         ("profiles.micro.frames", 0, "profiles.micro.frames: '0' is not allowed"),
         ("profiles.micro.frames", "8", "profiles.micro.frames: '8' is not allowed here: .*integer"),
         ("profiles.micro.judge", "gpt", "profiles.micro.judge: 'gpt' is not a judge; allowed are 'exact'"),
+        ("profiles.micro.judge", "official", "profiles.micro.judge: MMBench-Video has no official metric"),
         ("profiles.micro.judges", {"MMStar": "exact"}, "profiles.micro.judges: unknown name 'MMStar'"),
         ("profiles.paper.judge", {"base_url": "ftp://x", "model": "m"}, "judge.base_url: 'ftp://x' is not allowed"),
         ("profiles.micro.attention", "fast", "profiles.micro.attention: 'fast' is not allowed.*'sdpa', 'eager'"),
