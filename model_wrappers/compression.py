@@ -142,12 +142,17 @@ class Compression:
     def _prefill(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
         self._next = self._real = None
+        self._records = []
         if self._ids is None:
+            if self.keep == 1:
+                return None
             raise UserError(
                 "compress() finds the visual tokens by their ids: give the model input_ids, not inputs_embeds"
             )
         if mask is not None and (not torch.is_tensor(mask) or mask.ndim != 2):
-            raise UserError("compress() needs a plain attention mask [batch, length] and a dynamic KV cache")
+            if self.keep < 1:
+                raise UserError("compress() needs a plain attention mask [batch, length] and a dynamic KV cache")
+            mask = None
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device).view(1, 1, -1)

@@ -87,6 +87,7 @@ class LayerCut:
         self._scores: list[Tensor | None] = [None] * len(prompts)
         self._real: dict[int, Tensor | None] = {}
         self._masks: dict[tuple[int, int, int], Any] = {}
+        self._embeddings: tuple[Tensor, ...] = ()
 
     def records(self) -> list[Record]:
         """One a prompt of the last prefill."""
@@ -110,6 +111,7 @@ class LayerCut:
                 if not bool(visual.any()):
                     continue
                 at = row if cos.shape[0] > 1 else 0
+                columns, visual = columns.to(hidden.device), visual.to(hidden.device)
                 with stopwatch(hidden.device) as watch:
                     self._scores[row] = self.method.score(
                         layer, hidden[row, columns], (cos[at, columns], sin[at, columns]), visual
@@ -126,7 +128,9 @@ class LayerCut:
             seen = _seen(cache, index)
             if not seen:
                 if index in self.plan:
-                    hidden = self._cut(index, hidden, kwargs["position_embeddings"])
+                    # Every layer is handed the uncut rotary tables; after the first cut they are ours.
+                    uncut = index == min(self.plan)
+                    hidden = self._cut(index, hidden, kwargs["position_embeddings"] if uncut else self._embeddings)
                 kwargs = {**kwargs, "position_embeddings": self._embeddings}
             real = self._real_at(index)
             if real is not None:
@@ -136,7 +140,7 @@ class LayerCut:
 
         return hook
 
-    def _cut(self, index: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+    def _cut(self, index: int, hidden: Tensor, position_embeddings: tuple[Tensor, ...]) -> Tensor:
         rows = []
         for row, prompt in enumerate(self._prompts):
             visual = self._visual[row]
@@ -144,6 +148,7 @@ class LayerCut:
             if prompt.n_visual:
                 scores = self._scores[row]
                 assert scores is not None
+                scores = scores.to(visual.device)  # a model may be spread over devices
                 if bool(visual[-1]):  # the last row predicts the answer's first token: it is never cut
                     scores = scores.float().clone()
                     scores[-1] = torch.finfo(scores.dtype).max
@@ -158,8 +163,8 @@ class LayerCut:
         self._columns = [torch.arange(width - len(row), width, device=row.device) for row in rows]
         self._real[index] = real
         self._masks.clear()
-        self._embeddings = tuple(gather_rows(part, gather) for part in position_embeddings)
-        return gather_rows(hidden, gather)
+        self._embeddings = tuple(gather_rows(part, gather.to(part.device)) for part in position_embeddings)
+        return gather_rows(hidden, gather.to(hidden.device))
 
     def _real_at(self, index: int) -> Tensor | None:
         return self._real[max(cut for cut in self.plan if cut <= index)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -59,13 +60,13 @@ def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settin
         inputs_embeds=embeds[None],
         position_ids=positions[:, None],
         attention_mask=torch.ones((1, embeds.shape[0]), dtype=torch.long, device=embeds.device),
-        **_as_config(settings),
+        **_as_config(model, settings, None if rows is None else embeds.shape[0]),
     )
     sequences = output if torch.is_tensor(output) else output.sequences
     return sequences[0, prompt.input_ids.shape[0] :]
 
 
-def _as_config(settings: dict[str, Any]) -> dict[str, Any]:
+def _as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> dict[str, Any]:
     """The same settings with all that GenerationConfig knows inside one.
 
     Without a config, generate() builds a default configuration of the whole model at each call to look for misplaced
@@ -73,11 +74,19 @@ def _as_config(settings: dict[str, Any]) -> dict[str, Any]:
     set, either way.
     """
     if "generation_config" in settings:
-        return settings
-    known = vars(_DEFAULTS)
-    chosen = {name: value for name, value in settings.items() if name in known}
-    rest = {name: value for name, value in settings.items() if name not in known}
-    return {"generation_config": GenerationConfig(**chosen), **rest}
+        config = copy.deepcopy(settings["generation_config"])
+        rest = {name: value for name, value in settings.items() if name != "generation_config"}
+    else:
+        known = vars(_DEFAULTS)
+        config = GenerationConfig(**{name: value for name, value in settings.items() if name in known})
+        rest = {name: value for name, value in settings.items() if name not in known}
+    if cut_length is not None:
+        # Where ids and embeddings differ in length, generate() takes the embeddings' length off total-length limits.
+        for total, new in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+            limit = getattr(config, total) or getattr(model.generation_config, total)
+            if limit and (getattr(config, new) or getattr(model.generation_config, new)) is None:
+                setattr(config, total, limit + cut_length)
+    return {"generation_config": config, **rest}
 
 
 _DEFAULTS = GenerationConfig()

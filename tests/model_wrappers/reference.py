@@ -15,18 +15,18 @@ from model_wrappers.prompt import VisualPrompt
 
 
 @torch.no_grad()
-def masked_logits(model: Any, prompt: VisualPrompt, kept: Tensor, first_cut: int, answer: Tensor) -> Tensor:
-    """Logits [T, vocabulary] of the rows that predict `answer` [T], with `kept` visual tokens from layer
-    `first_cut`."""
+def masked_logits(model: Any, prompt: VisualPrompt, cuts: dict[int, Tensor], answer: Tensor) -> Tensor:
+    """Logits [T, vocabulary] of the rows that predict `answer` [T].
+
+    `cuts`: {layer from which on: the prompt's visual tokens that are left}.
+    """
     decoder = model.model.language_model
     embeds = torch.cat((prompt.inputs_embeds, model.get_input_embeddings()(answer[:-1])))
     after = prompt.next_position + torch.arange(len(answer) - 1)
     positions = torch.cat((prompt.position_ids, after.expand(3, -1)), dim=1)
     length = embeds.shape[0]
     causal = torch.full((length, length), float("-inf")).triu(1)
-    cut = torch.zeros(length, dtype=torch.bool)
-    cut[prompt.visual.nonzero().squeeze(1)] = True
-    cut[prompt.visual.nonzero().squeeze(1)[kept]] = False
+    places = prompt.visual.nonzero().squeeze(1)
     hidden = embeds[None]
     rotary = decoder.rotary_emb(hidden, positions[:, None])
     before = decoder.config._attn_implementation
@@ -34,8 +34,10 @@ def masked_logits(model: Any, prompt: VisualPrompt, kept: Tensor, first_cut: int
     try:
         for index, layer in enumerate(decoder.layers):
             mask = causal.clone()
-            if index >= first_cut:
-                mask[:, cut] = float("-inf")
+            for kept in [kept for first, kept in cuts.items() if index >= first]:
+                cut = torch.ones(prompt.n_visual, dtype=torch.bool)
+                cut[kept] = False
+                mask[:, places[cut]] = float("-inf")
                 mask.fill_diagonal_(0.0)  # a row that sees nothing would be NaN; cut rows are looked at by none
             hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
     finally:

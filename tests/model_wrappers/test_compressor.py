@@ -106,13 +106,13 @@ def test_it_learns() -> None:
     target = label(values)
     optimizer = torch.optim.Adam(net.parameters())
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         loss = kl_loss(target, net.log_probabilities(values))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < 0.6 * losses[0]
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
 
 
 # Checkpoints.

@@ -35,7 +35,8 @@ def test_same_answers_and_records(model: Any, ask: Any, row: Row, media: str) ->
     [
         {"repetition_penalty": 3.0},
         {"no_repeat_ngram_size": 2},
-        {"max_length": 70},
+        {"max_length": 99},
+        {"max_length": 99, "min_length": 96},
         {"eos_token_id": 9},
         {"do_sample": True, "temperature": 1.5, "top_k": 40},
     ],

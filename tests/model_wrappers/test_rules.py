@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from model_wrappers import UserError, budget, compress, encode
-from model_wrappers.methods.base import Scorer
+from model_wrappers.methods.base import LayerPruner, Scorer
 from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, VIDEO
 from tests.model_wrappers.reference import masked_logits
 from tests.model_wrappers.table import EVERY_METHOD, METHODS, Row
@@ -106,7 +106,7 @@ def test_equals_the_masked_full_length_model(model: Any, ask: Any, row: Row, med
     with compress(model, row.name, keep=0.3, **row.fields) as compression:
         output = answer(model, inputs)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(output, inputs)[0])
+    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(output, inputs)[0])
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -254,7 +254,7 @@ def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> No
     assert torch.equal(first.sequences, second.sequences)
     assert not torch.equal(first.sequences, third.sequences)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(third, inputs)[0])
+    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(third, inputs)[0])
     torch.testing.assert_close(torch.cat(third.logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -279,7 +279,7 @@ def test_without_a_cache(model: Any, ask: Any, row: Row) -> None:
     with compress(model, row.name, keep=0.5, **row.fields) as compression:
         output = answer(model, inputs, use_cache=False, max_new_tokens=1, min_new_tokens=1)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, new_tokens(output, inputs)[0])
+    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(output, inputs)[0])
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -296,7 +296,7 @@ def test_a_loop_of_ones_own(model: Any, ask: Any, row: Row) -> None:
             logits.append(output.logits[:, -1])
     (prompt,) = encode(model, inputs)
     tokens = torch.cat(logits).argmax(dim=-1)
-    expected = masked_logits(model, prompt, compression.last[0].kept, row.first_cut, tokens)
+    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, tokens)
     torch.testing.assert_close(torch.cat(logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -390,6 +390,42 @@ def test_eager_and_sdpa_agree(model: Any, ask: Any, row: Row) -> None:
     torch.testing.assert_close(torch.cat(eager.logits), torch.cat(sdpa.logits), atol=5e-5, rtol=1e-4)
 
 
+# Several cuts, one after another.
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_cuts_at_three_layers(model: Any, ask: Any, attention: str) -> None:
+    """Middle tokens last longest; neighbouring cuts (a layer that is cut and looked at) and a gap between cuts."""
+
+    class Narrowing(LayerPruner):
+        def plan(self, n_layers: int, keep: float) -> dict[int, float]:
+            return {1: 0.5, 2: 0.3, 5: keep}
+
+        def score(self, layer: Any, hidden: Any, position_embeddings: Any, visual: Any) -> torch.Tensor:
+            places = torch.arange(int(visual.sum()))
+            return -(places - len(places) / 2).abs().float()
+
+    batch = (MIXED, TEXT, IMAGE)
+    model.set_attn_implementation(attention)
+    try:
+        inputs = ask(*batch)
+        with compress(model, Narrowing(), keep=0.1) as compression:
+            output = answer(model, inputs)
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert [record.kv_visual for record in compression.last] == [[30, 15, 9, 9, 9, 3], [0] * 6, [20, 10, 6, 6, 6, 2]]
+    for index, parts in enumerate(batch):
+        (prompt,) = encode(model, ask(parts))
+        kept, cuts = torch.arange(prompt.n_visual), {}
+        for layer, share in ((1, 0.5), (2, 0.3), (5, 0.1)):
+            order = sorted(range(len(kept)), key=lambda place: (abs(place - len(kept) / 2), place))
+            kept = kept[sorted(order[: budget(share, prompt.n_visual)])]
+            cuts[layer] = kept
+        expected = masked_logits(model, prompt, cuts, new_tokens(output, inputs)[index])
+        torch.testing.assert_close(torch.stack(output.logits)[:, index], expected, atol=5e-5, rtol=1e-4)
+        assert compression.last[index].kept.tolist() == kept.tolist()
+
+
 # What the framework asks of a method.
 
 
@@ -425,3 +461,29 @@ def test_embeddings_without_ids_are_refused(model: Any, ask: Any) -> None:
     (prompt,) = encode(model, ask(IMAGE))
     with pytest.raises(UserError, match="input_ids"), compress(model, "random", keep=0.5):
         model.generate(inputs_embeds=prompt.inputs_embeds[None], max_new_tokens=1)
+    with compress(model, "random", keep=1.0) as compression:
+        model.generate(inputs_embeds=prompt.inputs_embeds[None], max_new_tokens=1)
+    assert compression.last == []
+
+
+def test_a_static_cache_is_refused(model: Any, ask: Any) -> None:
+    """Its masks are made for the uncut length."""
+    inputs = ask(IMAGE)
+    with pytest.raises(UserError, match="dynamic KV cache"), compress(model, "random", keep=0.5):
+        answer(model, inputs, cache_implementation="static")
+
+
+def test_more_pictures_after_a_filled_cache_are_refused(model: Any, ask: Any) -> None:
+    inputs = ask(IMAGE)
+    with pytest.raises(UserError, match="filled KV cache"), compress(model, "random", keep=0.5), torch.no_grad():
+        output = model(**ask(TEXT), use_cache=True)
+        model(
+            **inputs,
+            past_key_values=output.past_key_values,
+            position_ids=torch.zeros(3, 1, inputs["input_ids"].shape[1]),
+        )
+
+
+def test_a_model_without_vision_is_refused() -> None:
+    with pytest.raises(UserError, match="Linear"):
+        compress(torch.nn.Linear(2, 2), "random", keep=0.5)
