@@ -60,8 +60,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a checkpoint's own files; folders inside it (a compressor) are not part of it.
-    """
+    """sha256 over the names and bytes of a checkpoint's own files; folders inside it (a compressor) do not count."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return digest([[path.name, file_digest(path)] for path in files])
 

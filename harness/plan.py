@@ -151,7 +151,10 @@ def _key(experiment: Experiment, data: Path) -> str:
         "code": identity.code_stamp(HARNESS, HARNESS.parent / "model_wrappers"),
         "versions": identity.versions(),
         "python": platform.python_version(),
-        "devices": sorted(path.name for path in Path("/dev").glob("nvidia*")),
+        "devices": [
+            *sorted(path.name for path in Path("/dev").glob("nvidia*")),
+            os.environ.get("CUDA_VISIBLE_DEVICES"),
+        ],
         "methods": identity.plugins(),
     }
     return digest(inputs)[:24]

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Index = int | str
 ID_LENGTH = 12
-SYNC_SECONDS = 2.0
+SYNC_SECONDS = 5.0
 """A line is written whole at once (a killed process loses none); the disk is told to keep it at most this much later.
 """
 
@@ -105,8 +105,7 @@ def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or none of it: a reader never meets half a file. Raises StoreError when the disk refuses.
-    """
+    """Writes the whole file or none of it: no reader meets half a file. Raises StoreError when the disk refuses."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +142,7 @@ class Cell:
         return re.sub(r"[^A-Za-z0-9._@+=,-]+", "-", text)[:180]
 
     def read(self) -> dict[Index, Answer]:
-        """The last answer of each sample, in file order; {} where nothing was answered. A torn last line is left out.
-        """
+        """The last answer of each sample, in file order; {} where there is none. A torn last line is left out."""
         try:
             data = self.file.read_bytes()
         except FileNotFoundError:
@@ -179,8 +177,7 @@ class Cell:
 
 
 class CellWriter:
-    """The one process that may add answers to a cell. `answers` holds what is there, by index, and grows with `append`.
-    """
+    """The one process that may add answers to a cell. `answers` holds what is there by index; `append` adds to it."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
@@ -274,8 +271,7 @@ class Store:
         return Cell(self.root / "cells", settings)
 
     def score(self, key: str) -> dict[str, Any] | None:
-        """A score kept by `save_score` under the digest of everything it was computed from; None where there is none.
-        """
+        """A score kept by `save_score` under the digest of all that it was computed from; None where there is none."""
         path = self.root / "scores" / f"{key}.json"
         try:
             return json.loads(path.read_text("utf-8"))
@@ -298,4 +294,3 @@ def predictions_digest(answers: Mapping[Index, Answer], indices: list[Index]) ->
     """sha256 over the predictions of `indices` in order; a failed or missing sample is null."""
     pairs = [[index, answers[index].prediction if index in answers else None] for index in indices]
     return digest(pairs)
-

@@ -42,8 +42,7 @@ class Failure:
 
 @dataclass
 class Timing:
-    """Where the wall time of the answering went, in seconds. `decode` is the time spent waiting for a decoded sample.
-    """
+    """Where the wall time of the answering went, in seconds. `decode` is the time spent waiting for decoded samples."""
 
     wall: float = 0.0
     decode: float = 0.0

@@ -178,5 +178,3 @@ def _keys_at(place: list[Any]) -> list[str]:
     else:
         keys = Profile
     return list(keys.model_fields)
-
-

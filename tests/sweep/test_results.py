@@ -86,9 +86,7 @@ def test_a_failed_or_missing_sample_gives_no_score_and_no_average(made: tuple[Pl
     assert reasons == [{3: "broken"}, {}]
 
 
-def test_a_limit_scores_the_first_samples_and_says_so(
-    experiment: Make, videos: Path, tmp_path: Path
-) -> None:
+def test_a_limit_scores_the_first_samples_and_says_so(experiment: Make, videos: Path, tmp_path: Path) -> None:
     chosen = experiment(max_samples=2, rows=ROWS[:1], benchmarks=("NExT-QA-MC",))
     data, store = Data(chosen, videos), Store(tmp_path / "runs")
     plan = make(chosen, data, store)

@@ -55,7 +55,7 @@ def test_a_changed_method_field_finds_no_old_answer(tmp_path: Path) -> None:
 def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
     given = [
         Answer(3, "None", None, 144, 36, [144, 36], 0.5, 0.01, 0.02),
-        Answer("x_1", "=1+1\n\"quoted\" \u2028 naïve", None, 144, 36, [36, 36], None, 0.0, 0.5),
+        Answer("x_1", '=1+1\n"quoted" \u2028 naïve', None, 144, 36, [36, 36], None, 0.0, 0.5),
         Answer(4, None, "cannot decode a.mp4"),
         Answer(5, ""),
     ]

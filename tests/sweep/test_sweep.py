@@ -88,9 +88,7 @@ def test_what_was_kept_is_recorded_with_each_answer(experiment: Make, videos: Pa
     assert 0 < result.timing.encode + result.timing.answer < result.timing.wall
 
 
-def test_evidence_is_attached_and_what_is_kept_of_it_recorded(
-    experiment: Make, videos: Path, tmp_path: Path
-) -> None:
+def test_evidence_is_attached_and_what_is_kept_of_it_recorded(experiment: Make, videos: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(videos, data)
     chosen = experiment(benchmarks=("NExT-QA-MC",))
@@ -194,9 +192,7 @@ def test_a_changed_field_makes_new_cells_and_leaves_the_old_ones(
     assert {name: after[name] for name in before} == before
 
 
-def test_a_bad_video_fails_its_samples_alone_and_is_tried_again(
-    experiment: Make, tmp_path: Path
-) -> None:
+def test_a_bad_video_fails_its_samples_alone_and_is_tried_again(experiment: Make, tmp_path: Path) -> None:
     data = tmp_path / "data"
     layouts.next_qa(data)
     bad = data / "NExT-QA" / "NExTVideo" / "4001.mp4"
