@@ -17,7 +17,7 @@ from model_wrappers.methods.base import Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """What was asked and what was done for one prompt."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -142,6 +143,6 @@ class Compressor(nn.Module):
             raise UserError(f"the compressor in {folder} was trained for {owner}, not for {mllm}: train one for it")
         try:
             net.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
-        except Exception as error:  # safetensors and torch raise kinds of their own
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder / WEIGHTS} does not hold this compressor's weights: {error}") from error
         return net.eval()
