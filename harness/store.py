@@ -246,8 +246,11 @@ class CellWriter:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            with disk_errors(self.cell.file, "lock"):
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except StoreError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
             raise StoreError(
                 f"another run is answering {self.cell.folder}; wait for it to end, or give this run another --store"
             ) from error

@@ -110,7 +110,7 @@ def run(
         progress.at(f"opening {name}")
         for benchmark in benchmarks:
             data.open(benchmark)
-        model = _open(experiment, plan, name)
+        model = _open(experiment, name)
         started = time.perf_counter()
         try:
             for benchmark in benchmarks:
@@ -132,7 +132,7 @@ def lacking(plan: Plan, store: Store) -> dict[tuple[str, str], int]:
     return found
 
 
-def _open(experiment: Experiment, plan: Plan, name: str) -> Any:
+def _open(experiment: Experiment, name: str) -> Any:
     """The model, after every row's method said that it can run on it."""
     from harness.models import open_model
     from model_wrappers.registry import method
