@@ -77,3 +77,15 @@ MIXED = [picture(3, 4, 1), "first,", picture(2, 3, 2), "then", clip(4, 2, 3, 3),
 VIDEO = ["Look:", clip(8, 3, 3, 4), "what happens?"]
 TEXT = ["Only words."]
 PROMPTS = {"image": IMAGE, "mixed": MIXED, "video": VIDEO, "text": TEXT}
+
+STEPS = 5
+
+
+def answer(model: Any, inputs: Any, **settings: Any) -> Any:
+    """generate() for exactly STEPS tokens, with the logits of each step."""
+    settings = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, **settings}
+    return model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **settings)
+
+
+def new_tokens(output: Any, inputs: Any) -> torch.Tensor:
+    return output.sequences[:, inputs["input_ids"].shape[1] :]

@@ -18,23 +18,11 @@ from transformers import (
 )
 
 from model_wrappers import UserError, budget, compress, encode
-from model_wrappers.methods.base import LayerPruner, Scorer
-from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, VIDEO
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, STEPS, TEXT, VIDEO, answer, new_tokens
 from tests.model_wrappers.reference import masked_logits
 from tests.model_wrappers.table import EVERY_METHOD, METHODS, Row
 
-STEPS = 5
 MEDIA = pytest.mark.parametrize("media", ["image", "mixed", "video"])
-
-
-def answer(model: Any, inputs: Any, **settings: Any) -> Any:
-    """generate() for exactly STEPS tokens, with the logits of each step."""
-    settings = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, **settings}
-    return model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **settings)
-
-
-def new_tokens(output: Any, inputs: Any) -> torch.Tensor:
-    return output.sequences[:, inputs["input_ids"].shape[1] :]
 
 
 # Rule 1: one rounding rule, requested and realised counts recorded.
@@ -358,132 +346,3 @@ def test_two_models_and_two_methods_do_not_meet(model: Any, folder: Path, ask: A
     assert torch.equal(here, expected) and not torch.equal(there, expected)
     assert one.last[0].kept.tolist() == alone.last[0].kept.tolist()
     assert two.last[0].kept.tolist() == [5, 15]
-
-
-# Kernels and number formats.
-
-
-@METHODS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(folder: Path, ask: Any, row: Row, dtype: torch.dtype) -> None:
-    half = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-    inputs = ask(MIXED, IMAGE)
-    with compress(half, row.name, keep=0.25, **row.fields) as compression:
-        output = answer(half, inputs)
-    assert [len(record.kept) for record in compression.last] == [8, 5]
-    assert all(torch.isfinite(logits).all() for logits in output.logits)
-    assert all(parameter.dtype == dtype for parameter in half.parameters())
-
-
-@METHODS
-def test_eager_and_sdpa_agree(model: Any, ask: Any, row: Row) -> None:
-    inputs = ask(MIXED)
-    with compress(model, row.name, keep=0.25, **row.fields) as compression:
-        sdpa = answer(model, inputs)
-        kept = compression.last[0].kept.tolist()
-        model.set_attn_implementation("eager")
-        try:
-            eager = answer(model, inputs)
-        finally:
-            model.set_attn_implementation("sdpa")
-    assert compression.last[0].kept.tolist() == kept
-    torch.testing.assert_close(torch.cat(eager.logits), torch.cat(sdpa.logits), atol=5e-5, rtol=1e-4)
-
-
-# Several cuts, one after another.
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_cuts_at_three_layers(model: Any, ask: Any, attention: str) -> None:
-    """Middle tokens last longest; neighbouring cuts (a layer that is cut and looked at) and a gap between cuts."""
-
-    class Narrowing(LayerPruner):
-        def plan(self, n_layers: int, keep: float) -> dict[int, float]:
-            return {1: 0.5, 2: 0.3, 5: keep}
-
-        def score(self, layer: Any, hidden: Any, position_embeddings: Any, visual: Any) -> torch.Tensor:
-            places = torch.arange(int(visual.sum()))
-            return -(places - len(places) / 2).abs().float()
-
-    batch = (MIXED, TEXT, IMAGE)
-    model.set_attn_implementation(attention)
-    try:
-        inputs = ask(*batch)
-        with compress(model, Narrowing(), keep=0.1) as compression:
-            output = answer(model, inputs)
-    finally:
-        model.set_attn_implementation("sdpa")
-    assert [record.kv_visual for record in compression.last] == [[30, 15, 9, 9, 9, 3], [0] * 6, [20, 10, 6, 6, 6, 2]]
-    for index, parts in enumerate(batch):
-        (prompt,) = encode(model, ask(parts))
-        kept, cuts = torch.arange(prompt.n_visual), {}
-        for layer, share in ((1, 0.5), (2, 0.3), (5, 0.1)):
-            order = sorted(range(len(kept)), key=lambda place: (abs(place - len(kept) / 2), place))
-            kept = kept[sorted(order[: budget(share, prompt.n_visual)])]
-            cuts[layer] = kept
-        expected = masked_logits(model, prompt, cuts, new_tokens(output, inputs)[index])
-        torch.testing.assert_close(torch.stack(output.logits)[:, index], expected, atol=5e-5, rtol=1e-4)
-        assert compression.last[index].kept.tolist() == kept.tolist()
-
-
-# What the framework asks of a method.
-
-
-@pytest.mark.parametrize("wrong", [torch.tensor([1.0, math.nan] + [0.0] * 18), torch.zeros(3)])
-def test_scores_that_are_no_scores(model: Any, ask: Any, wrong: torch.Tensor) -> None:
-    class Wrong(Scorer):
-        def score(self, model: Any, prompt: Any) -> torch.Tensor:
-            return wrong
-
-    with pytest.raises(ValueError, match="finite|was to give 20"), compress(model, Wrong(), keep=0.5):
-        answer(model, ask(IMAGE))
-
-
-def test_ties_go_to_the_lower_index(model: Any, ask: Any) -> None:
-    class Flat(Scorer):
-        def score(self, model: Any, prompt: Any) -> torch.Tensor:
-            return torch.tensor([0.0, 1.0] * 10)
-
-    with compress(model, Flat(), keep=0.6) as compression:
-        answer(model, ask(IMAGE))
-    assert compression.last[0].kept.tolist() == [0, 1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19]
-
-
-def test_fields_belong_to_a_name(model: Any) -> None:
-    class Flat(Scorer):
-        pass
-
-    with pytest.raises(UserError, match="layer"):
-        compress(model, Flat(), keep=0.5, layer=3)
-
-
-def test_embeddings_without_ids_are_refused(model: Any, ask: Any) -> None:
-    (prompt,) = encode(model, ask(IMAGE))
-    with pytest.raises(UserError, match="input_ids"), compress(model, "random", keep=0.5):
-        model.generate(inputs_embeds=prompt.inputs_embeds[None], max_new_tokens=1)
-    with compress(model, "random", keep=1.0) as compression:
-        model.generate(inputs_embeds=prompt.inputs_embeds[None], max_new_tokens=1)
-    assert compression.last == []
-
-
-def test_a_static_cache_is_refused(model: Any, ask: Any) -> None:
-    """Its masks are made for the uncut length."""
-    inputs = ask(IMAGE)
-    with pytest.raises(UserError, match="dynamic KV cache"), compress(model, "random", keep=0.5):
-        answer(model, inputs, cache_implementation="static")
-
-
-def test_more_pictures_after_a_filled_cache_are_refused(model: Any, ask: Any) -> None:
-    inputs = ask(IMAGE)
-    with pytest.raises(UserError, match="filled KV cache"), compress(model, "random", keep=0.5), torch.no_grad():
-        output = model(**ask(TEXT), use_cache=True)
-        model(
-            **inputs,
-            past_key_values=output.past_key_values,
-            position_ids=torch.zeros(3, 1, inputs["input_ids"].shape[1]),
-        )
-
-
-def test_a_model_without_vision_is_refused() -> None:
-    with pytest.raises(UserError, match="Linear"):
-        compress(torch.nn.Linear(2, 2), "random", keep=0.5)
