@@ -1,0 +1,279 @@
+"""Training of the micro Qwen2-VL from nothing, on a CPU: vision alone, then all together.
+
+Every answer is taught, and early on also each step of looking it up: what a visual token shows and where it is, where
+each word should look, what is known at a question's last word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
+
+from harness.micro.batches import BARE, IGNORE, Batch, BatchMaker, Gaze, patches, sight_table
+from harness.micro.forward import decode_text, encode_vision, sees
+from harness.micro.resume import Resume
+from harness.micro.scenes import CELL, COLORS, DIRECTIONS, IMAGE_SIDE, KINDS, SEGMENTS
+
+VISION_STEPS = 80
+PEAK_RATE = 2e-3
+
+
+class Probes(nn.Module):
+    """Linear readouts that teach early layers where a visual token is and where its thing came from. Thrown away."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.place = nn.Linear(width, SEGMENTS + 2 * IMAGE_SIDE)
+        self.moved = nn.Linear(width, len(DIRECTIONS))
+
+    def loss(self, taps: list[Tensor], batch: Batch) -> Tensor:
+        """After two layers: segment, row and column of every sight. After three: which way a moved thing moved."""
+        first_row = {scene: row for row, scene in reversed(list(enumerate(batch.source.tolist())))}
+        rows = torch.cat([torch.full((len(c),), first_row[i]) for i, c in enumerate(batch.cells)])
+        cells = torch.cat(batch.cells)
+        at = batch.visual[rows] + cells[:, 0]
+        place = self.place(taps[1][rows, at]).float()
+        segment, row, col = place.split([SEGMENTS, IMAGE_SIDE, IMAGE_SIDE], dim=-1)
+        loss = sum(F.cross_entropy(part, cells[:, 3 + i]) for i, part in enumerate((segment, row, col)))
+        assert isinstance(loss, Tensor)
+        moved = cells[:, 6]
+        if (moved != IGNORE).any():
+            loss = loss + F.cross_entropy(self.moved(taps[2][rows, at]).float(), moved, ignore_index=IGNORE)
+        return loss
+
+
+class Words:
+    """Token ids of the words for kinds and colours, as they stand inside a question (with a space before)."""
+
+    def __init__(self, tokenizer: Qwen2Tokenizer) -> None:
+        self.kinds = torch.tensor([tokenizer(f" {kind}").input_ids[0] for kind in KINDS])
+        self.colors = torch.tensor([tokenizer(f" {color}").input_ids[0] for color in COLORS])
+
+    def loss(self, embeddings: Tensor, visual: Tensor, cells: list[Tensor]) -> Tensor:
+        """Every sight's visual token must point to the words for its kind and colour; visual float [B, N, d]."""
+        tokens = torch.cat([visual[i, c[:, 0]] for i, c in enumerate(cells)]).float()
+        table = torch.cat(cells)
+        scale = 6.0 / tokens.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        total = tokens.new_zeros(())
+        for words, column in ((self.kinds, 1), (self.colors, 2)):
+            vectors = F.normalize(embeddings[words].float(), dim=-1)
+            total = total + F.cross_entropy(tokens * scale @ vectors.T * 3.0, table[:, column])
+        return total
+
+
+def gaze_loss(attentions: list[Tensor], gazes: list[Gaze]) -> Tensor:
+    """Minus the log of the attention that the first two heads of its layer give to what each gaze should be at."""
+    losses = []
+    for layer in sorted({gaze.layer for gaze in gazes}):
+        here = [gaze for gaze in gazes if gaze.layer == layer]
+        rows = torch.tensor([gaze.row for gaze in here for _ in gaze.tokens])
+        positions = torch.tensor([gaze.position for gaze in here for _ in gaze.tokens])
+        columns = torch.tensor([token for gaze in here for token in gaze.tokens])
+        owner = torch.tensor([number for number, gaze in enumerate(here) for _ in gaze.tokens])
+        given = attentions[layer][rows, :2, positions, columns].float()
+        mass = torch.zeros(len(here), 2).index_add(0, owner, given)
+        losses.append(-(mass.clamp_min(1e-6).log()).mean())
+    return torch.stack(losses).sum()
+
+
+@dataclass
+class Losses:
+    answers: Tensor
+    hints: Tensor
+    words: Tensor
+    probes: Tensor
+    gazes: Tensor
+    right: dict[str, float]
+
+    def numbers(self) -> dict[str, float]:
+        """Each loss as a plain number."""
+        return {name: value.item() for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+class Trainer:
+    """Owns the model, its optimiser and its sources of batches."""
+
+    def __init__(self, model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Tokenizer, seed: int) -> None:
+        self.model, self.seed = model, seed
+        self.maker = BatchMaker(tokenizer, seed)
+        self.noise = torch.Generator().manual_seed(seed)
+        self.words = Words(tokenizer)
+        self.probes = Probes(model.lm_head.in_features)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """All that is trained, by name."""
+        return {"model": self.model, "probes": self.probes}
+
+    def encode(self, pixels: Tensor, *, noisy: bool = True) -> Tensor:
+        """Visual tokens float [B, N_v, d] of pictures uint8 [B, T, H, W, 3]."""
+        scenes, segments, side = pixels.shape[0], pixels.shape[1], pixels.shape[2] // CELL
+        tokens = encode_vision(self.model, patches(pixels, self.noise if noisy else None), segments, side)
+        return tokens.view(scenes, segments * side * side, -1)
+
+    def forward(self, batch: Batch, *, noisy: bool = True) -> Losses:
+        embeddings = self.model.model.language_model.embed_tokens
+        visual = self.encode(batch.pixels, noisy=noisy)
+        embeds = embeddings(batch.input_ids)
+        span = batch.visual[:, None] + torch.arange(visual.shape[1])
+        places = span[..., None].expand(-1, -1, embeds.shape[-1])
+        embeds = embeds.scatter(1, places, visual[batch.source].to(embeds.dtype))
+        hidden, taps, attentions = decode_text(self.model, embeds, batch.positions, sees(batch.pack))
+        taught, hinted = batch.labels != IGNORE, batch.hints != IGNORE
+        logits = self.model.lm_head(hidden[taught]).float()
+        wanted = batch.labels[taught]
+        return Losses(
+            answers=F.cross_entropy(logits, wanted),
+            hints=F.cross_entropy(self.model.lm_head(hidden[hinted]).float(), batch.hints[hinted]),
+            words=self.words.loss(embeddings.weight, visual, batch.cells),
+            probes=self.probes.loss(taps, batch),
+            gazes=gaze_loss(attentions, batch.gazes),
+            right=self._right(hidden, batch),
+        )
+
+    @torch.no_grad()
+    def _right(self, hidden: Tensor, batch: Batch) -> dict[str, float]:
+        """Share of questions, by topic, whose answer is known at their last word; of first answer tokens ('final')."""
+        settling = [gaze for gaze in batch.gazes if gaze.topic]
+        rows, at = torch.tensor([(gaze.row, gaze.position) for gaze in settling]).T
+        wanted = torch.where(batch.hints[rows, at] == IGNORE, batch.labels[rows, at], batch.hints[rows, at])
+        known = (self.model.lm_head(hidden[rows, at]).argmax(-1) == wanted).tolist()
+        shares = {}
+        for topic in {gaze.topic for gaze in settling}:
+            marks = [mark for mark, gaze in zip(known, settling, strict=True) if gaze.topic == topic]
+            shares[topic] = sum(marks) / len(marks)
+        first = (batch.labels != IGNORE) & (batch.labels.roll(1, 1) == IGNORE)
+        shares["final"] = (self.model.lm_head(hidden[first]).argmax(-1) == batch.labels[first]).float().mean().item()
+        return shares
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.model.parameters()
+        yield from self.probes.parameters()
+
+
+MIX: dict[str, tuple[float, int, int]] = {
+    BARE: (0.2, 8, 12),
+    "Video-MME": (1.0, 8, 8),
+    "MVBench": (1.0, 8, 8),
+    "MMBench-Video": (1.6, 8, 4),
+    "NExT-QA-MC": (1.0, 8, 8),
+    "NExT-QA-OE": (0.7, 8, 12),
+    "ActivityNet-QA": (0.7, 8, 12),
+    "MCQ": (0.3, 8, 8),
+    "Y/N": (0.2, 8, 8),
+    "VQA": (0.5, 8, 12),
+}
+"""Format: (weight, scenes, questions a scene) of a joint batch."""
+SHORT = {BARE: 0.5, "VQA": 0.5}
+"""What the first part of the joint training is made of: open questions, asked in the fewest words."""
+
+
+def train(
+    model: Qwen2VLForConditionalGeneration,
+    tokenizer: Qwen2Tokenizer,
+    *,
+    steps: int,
+    seed: int,
+    resume: Resume | None = None,
+) -> list[dict[str, float]]:
+    """Trains in place: VISION_STEPS on vision alone, then `steps` on everything together.
+
+    Args:
+        resume: where the state is kept every SAVE_EVERY steps, and taken up from if it is there.
+
+    Returns:
+        The losses at every REPORT_EVERY-th step of the second part.
+    """
+    trainer = Trainer(model, tokenizer, seed)
+    model.train()
+    try:
+        with torch.enable_grad():
+            start = resume.step(steps=steps, seed=seed) if resume else 0
+            if not start:
+                _vision(trainer, VISION_STEPS)
+            return _joint(trainer, steps, start, resume)
+    finally:
+        model.eval()
+
+
+REPORT_EVERY, SAVE_EVERY = 25, 250
+
+
+def _optimiser(trainer: Trainer, lr: float) -> torch.optim.AdamW:
+    decayed = [p for p in trainer.parameters() if p.ndim > 1]
+    plain = [p for p in trainer.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+
+
+def _vision(trainer: Trainer, steps: int) -> None:
+    """Every visual token names the kind and colour under it, in the language model's own word vectors."""
+    optimiser = _optimiser(trainer, PEAK_RATE)
+    bar = tqdm(range(steps), desc="vision", unit="step")
+    for step in bar:
+        _set_rate(optimiser, step / steps)
+        scenes, pixels = trainer.maker.scenes(24, video=step % 3 != 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            visual = trainer.encode(pixels)
+            embeddings = trainer.model.get_input_embeddings().weight
+            assert isinstance(embeddings, Tensor)
+            loss = trainer.words.loss(embeddings, visual, [sight_table(scene) for scene in scenes])
+        _step(trainer, optimiser, loss)
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def _joint(trainer: Trainer, steps: int, start: int, resume: Resume | None) -> list[dict[str, float]]:
+    optimiser = _optimiser(trainer, PEAK_RATE)
+    generator = torch.Generator().manual_seed(trainer.maker.rng.integers(2**31).item())
+    streams = {"noise": trainer.noise, "formats": generator}
+    if resume and start:
+        resume.load(trainer.modules, optimiser, streams, trainer.maker.rng)
+    names, weights = list(MIX), torch.tensor([weight for weight, _, _ in MIX.values()])
+    seen: dict[str, float] = {}
+    history = []
+    bar = tqdm(range(start, steps), desc="all together", unit="step", initial=start, total=steps)
+    for step in bar:
+        if resume and step % SAVE_EVERY == 0 and step > start:
+            resume.save(step, trainer.modules, optimiser, streams, trainer.maker.rng, steps=steps, seed=trainer.seed)
+        done = step / steps
+        _set_rate(optimiser, done)
+        # Open questions first: what is looked up must be right before its letter can be.
+        chance = torch.tensor([SHORT.get(name, 0.0) for name in names]) if done < 0.14 else weights
+        name = names[int(torch.multinomial(chance, 1, generator=generator))]
+        _, scenes, per_scene = MIX[name]
+        batch = trainer.maker.make(name, scenes, per_scene)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = trainer.forward(batch)
+        aid = 0.5 if done < 0.5 else 0.25
+        shown = 0.5 if done < 0.5 else 0.0
+        total = losses.answers + aid * (losses.hints + losses.words + 2 * losses.probes) + shown * losses.gazes
+        _step(trainer, optimiser, total)
+        for topic, share in losses.right.items():
+            key = name if topic == "final" else topic
+            seen[key] = 0.9 * seen.get(key, share) + 0.1 * share
+        if step % REPORT_EVERY == 0:
+            history.append(losses.numbers())
+            shares = "  ".join(f"{key} {value:.2f}" for key, value in seen.items())
+            bar.write(f"{step:5d}  answers {losses.answers.item():.3f}  hints {losses.hints.item():.3f} | {shares}")
+    return history
+
+
+def _set_rate(optimiser: torch.optim.AdamW, done: float) -> None:
+    """Warm-up over 3%, then a cosine to a hundredth."""
+    warm = min(1.0, done / 0.03 + 0.02)
+    for group in optimiser.param_groups:
+        group["lr"] = PEAK_RATE * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def _step(trainer: Trainer, optimiser: torch.optim.AdamW, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(list(trainer.parameters()), 1.0)
+    optimiser.step()
