@@ -13,7 +13,7 @@ from transformers import Qwen2Tokenizer
 
 from harness.micro.prompts import IMAGE_FORMATS, LETTERS, VIDEO_FORMATS, PromptFormat, as_asked
 from harness.micro.questions import Question, questions
-from harness.micro.scenes import COLORS, DIRECTIONS, KINDS, Scene, render, sample_scene
+from harness.micro.scenes import CELL, COLORS, DIRECTIONS, KINDS, Scene, render, sample_scene
 from harness.micro.tokenizer import HEAD, TAIL
 
 IGNORE = -100
@@ -58,6 +58,7 @@ class Batch:
         labels, hints: LongTensor [R, S], next token to be learnt at this position; hints are the auxiliary ones.
         cells: per scene LongTensor [sights, 7]: token, kind, colour, segment, row, column, direction moved (or IGNORE).
         gazes: what tokens should look at.
+        evidence: by row, the visual tokens that its questions are about, as positions in the row.
     """
 
     pixels: Tensor
@@ -70,6 +71,12 @@ class Batch:
     hints: Tensor
     cells: list[Tensor]
     gazes: list[Gaze]
+    evidence: list[list[int]]
+
+    @property
+    def n_visual(self) -> int:
+        """Visual tokens of each scene."""
+        return self.pixels.shape[1] * (self.pixels.shape[2] // CELL) * (self.pixels.shape[3] // CELL)
 
 
 class BatchMaker:
@@ -147,7 +154,7 @@ class BatchMaker:
                 hints = [self.ids(answer)[0]] * len(tail)
                 last = len(row.ids) + len(tail) - 1
                 row.gazes.append((ASKED_LAYER, last, [row.visual - 2], ""))
-                row.gazes.append((EVIDENCE_LAYER, last, row.evidence(question, scene), question.topic))
+                row.gazes.append((EVIDENCE_LAYER, last, row.look_at(question, scene), question.topic))
                 row.asked(tail, self.ids(answer) + [self._eos], hints, number)
                 continue
             text = as_asked(name, question.text)
@@ -167,7 +174,7 @@ class BatchMaker:
             taught = range(settled, settled + 2 if form.options else len(prompt))
             hints = [content if i in taught else letter if i >= listed else IGNORE for i in range(len(prompt))]
             start, last = len(row.ids), len(row.ids) + len(prompt) - 1
-            row.gazes.append((EVIDENCE_LAYER, start + settled, row.evidence(question, scene), question.topic))
+            row.gazes.append((EVIDENCE_LAYER, start + settled, row.look_at(question, scene), question.topic))
             row.gazes.append((ANSWER_LAYER, last, [start + settled], ""))
             if form.options:
                 chosen = self._option(full, options, question.answer)
@@ -211,6 +218,7 @@ class BatchMaker:
             hints=padded([row.hints for row in rows], IGNORE),
             cells=[sight_table(scene) for scene in scenes],
             gazes=[Gaze(number, *gaze) for number, row in enumerate(rows) for gaze in row.gazes],
+            evidence=[row.evidence for row in rows],
         )
 
 
@@ -224,6 +232,7 @@ class _Row:
         self.hints: list[int] = []
         self.positions: tuple[list[int], list[int], list[int]] = ([], [], [])
         self.gazes: list[tuple[int, int, list[int], str]] = []
+        self.evidence: list[int] = []
         self.visual = 0
         self.next = 0
 
@@ -250,11 +259,12 @@ class _Row:
                         axis.append(self.next + value)
         self.next += max(segments, side)
 
-    def evidence(self, question: Question, scene: Scene) -> list[int]:
-        """Places in the row of the visual tokens to look at: a move is told from where it ended."""
+    def look_at(self, question: Question, scene: Scene) -> list[int]:
+        """Places in the row of the visual tokens to look at: a move is told from where it ended. Notes the evidence."""
         side = scene.side
-        sights = question.evidence[-1:] if question.topic == "motion" else question.evidence
-        return [self.visual + (s.segment * side + s.row) * side + s.col for s in sights]
+        places = [self.visual + (s.segment * side + s.row) * side + s.col for s in question.evidence]
+        self.evidence += places
+        return places[-1:] if question.topic == "motion" else places
 
     def asked(self, prompt: Sequence[int], answer: Sequence[int], hints: Sequence[int], pack: int) -> None:
         """A question and its answer: the last token of the prompt and all but the last of the answer are taught."""

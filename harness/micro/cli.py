@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "micro-qwen2-vl"
-STEPS, SAMPLES, EPOCHS, SEED = 5200, 4000, 60, 0
+STEPS, SAMPLES, EPOCHS, SEED = 5200, 3000, 60, 0
 
 app = typer.Typer(name="micro", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -56,9 +55,9 @@ def teach(out: Out = CHECKPOINT, samples: int = SAMPLES, epochs: int = EPOCHS, s
 
     model = Qwen2VLForConditionalGeneration.from_pretrained(out, dtype=torch.float32).eval()
     processor = Qwen2VLProcessor.from_pretrained(out)
-    attentions, relevances, asked = collect(model, processor, samples=samples, seed=seed, report=_report)
-    _report(f"{samples} samples answered right of {asked} asked")
-    net = fit(attentions, relevances, mllm=out.name, epochs=epochs, seed=seed, report=_report)
+    attentions, relevances, asked = collect(model, processor, samples=samples, seed=seed)
+    print(f"{samples} of {asked} questions were answered right and kept", file=sys.stderr)
+    net = fit(attentions, relevances, mllm=out.name, epochs=epochs, seed=seed)
     net.save_pretrained(out / "compressor-video")
 
 
@@ -96,10 +95,3 @@ def main(arguments: list[str]) -> int:
     """Runs one of the commands; returns the exit status."""
     status = app(args=arguments, prog_name="retain micro", standalone_mode=False)
     return status if isinstance(status, int) else 0
-
-
-_BEGUN = time.monotonic()
-
-
-def _report(line: str) -> None:
-    print(f"[{time.monotonic() - _BEGUN:6.0f} s] {line}", file=sys.stderr, flush=True)

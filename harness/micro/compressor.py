@@ -6,12 +6,12 @@ of first-layer attention and exact relevance of its answer. Labels, loss and net
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from harness.micro.prompts import LETTERS, VIDEO_FORMATS, as_asked
 from harness.micro.questions import questions
@@ -26,15 +26,14 @@ from model_wrappers.relevance.attention import prompt_first_layer_attention
 BATCH = 128
 
 
-def collect(
-    model: Any, processor: Any, *, samples: int, seed: int, report: Callable[[str], None]
-) -> tuple[Tensor, Tensor, int]:
+def collect(model: Any, processor: Any, *, samples: int, seed: int) -> tuple[Tensor, Tensor, int]:
     """A_v^0 and R_v, float [samples, N_v] each, of `samples` questions answered right; and how many were asked."""
     rng = np.random.default_rng(seed)
     vanilla, relevance = method("vanilla"), method("relevance")
     attentions: list[Tensor] = []
     scores: list[Tensor] = []
     asked = 0
+    bar = tqdm(total=samples, desc="relevance of right answers", unit="sample")
     while len(scores) < samples:
         name = list(VIDEO_FORMATS)[asked % len(VIDEO_FORMATS)]
         asked += 1
@@ -49,8 +48,8 @@ def collect(
             continue
         attentions.append(prompt_first_layer_attention(model, prompt).detach())
         scores.append(found.detach())
-        if len(scores) % 250 == 0:
-            report(f"{len(scores)} of {samples} samples, {asked - len(scores)} dropped")
+        bar.update()
+    bar.close()
     return torch.stack(attentions), torch.stack(scores), asked
 
 
@@ -73,9 +72,7 @@ def _question(processor: Any, name: str, rng: np.random.Generator) -> tuple[Any,
         return inputs, wanted
 
 
-def fit(
-    attentions: Tensor, relevances: Tensor, *, mllm: str, epochs: int, seed: int, report: Callable[[str], None]
-) -> Compressor:
+def fit(attentions: Tensor, relevances: Tensor, *, mllm: str, epochs: int, seed: int) -> Compressor:
     """A compressor trained for `epochs` with Adam at its defaults and batches of 128, as the paper's."""
     torch.manual_seed(seed)
     net = Compressor(mllm, media="video", input_scale="mean")
@@ -83,7 +80,8 @@ def fit(
     optimiser = torch.optim.Adam(net.parameters())
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
-        for epoch in range(epochs):
+        bar = tqdm(range(epochs), desc="compressor", unit="epoch")
+        for _ in bar:
             total = 0.0
             for chosen in torch.randperm(len(targets), generator=generator).split(BATCH):
                 loss = kl_loss(targets[chosen], net.log_probabilities(attentions[chosen]))
@@ -91,6 +89,5 @@ def fit(
                 loss.backward()
                 optimiser.step()
                 total += loss.item() * len(chosen)
-            if epoch % 10 == 0 or epoch == epochs - 1:
-                report(f"epoch {epoch:3d}  KL {total / len(targets):.4f}")
+            bar.set_postfix(KL=f"{total / len(targets):.4f}")
     return net.eval()

@@ -36,7 +36,7 @@ def encode_vision(model: Qwen2VLForConditionalGeneration, pixel_patches: Tensor,
 
 
 def decode_text(
-    model: Qwen2VLForConditionalGeneration, embeds: Tensor, positions: Tensor, mask: Tensor
+    model: Qwen2VLForConditionalGeneration, embeds: Tensor, positions: Tensor, mask: Tensor, dropout: float = 0.0
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """The language model's normed output float [R, S, d], every layer's output and attention [R, heads, S, S].
 
@@ -44,6 +44,7 @@ def decode_text(
         embeds: float [R, S, d].
         positions: LongTensor [3, R, S].
         mask: bool [R, S, S], what each token sees.
+        dropout: share of the attention weights set to zero.
     """
     text = model.model.language_model
     cos, sin = text.rotary_emb(embeds, positions)
@@ -61,6 +62,7 @@ def decode_text(
         bias = torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -1e4)
         weights = (scores.view(rows, heads, groups, size, size) + bias[:, None, None]).softmax(-1, dtype=scores.dtype)
         attentions.append(weights.flatten(1, 2))
+        weights = F.dropout(weights, dropout) if dropout else weights
         mixed = weights.view(rows, heads, groups * size, size) @ v
         mixed = mixed.view(rows, heads * groups, size, width).transpose(1, 2).flatten(2)
         hidden = hidden + attention.o_proj(mixed)

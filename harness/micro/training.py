@@ -1,6 +1,7 @@
 """Training of the micro Qwen2-VL from nothing, on a CPU: vision alone, then all together.
 
-Every answer is taught, and early on also each step of looking it up: what a visual token shows and where it is, where
+At the end, with visual tokens missing: a cut alone must not confuse the model, only what it cuts away. Every answer is
+taught, and early on also each step of looking it up: what a visual token shows and where it is, where
 each word should look, what is known at a question's last word.
 """
 
@@ -21,8 +22,8 @@ from harness.micro.forward import decode_text, encode_vision, sees
 from harness.micro.resume import Resume
 from harness.micro.scenes import CELL, COLORS, DIRECTIONS, IMAGE_SIDE, KINDS, SEGMENTS
 
-VISION_STEPS = 80
-PEAK_RATE = 2e-3
+VISION_STEPS, MISSING_STEPS = 80, 700
+PEAK_RATE, MISSING_RATE = 2e-3, 6e-4
 
 
 class Probes(nn.Module):
@@ -118,14 +119,31 @@ class Trainer:
         tokens = encode_vision(self.model, patches(pixels, self.noise if noisy else None), segments, side)
         return tokens.view(scenes, segments * side * side, -1)
 
-    def forward(self, batch: Batch, *, noisy: bool = True) -> Losses:
+    def missing(self, batch: Batch) -> Tensor:
+        """bool [R, S]: visual tokens to leave out, a random share in each row, none that its questions are about."""
+        rows, size = batch.input_ids.shape
+        columns = torch.arange(size)
+        visual = (columns >= batch.visual[:, None]) & (columns < batch.visual[:, None] + batch.n_visual)
+        share = torch.rand(rows, 1, generator=self.noise).mul(1.4).clamp(max=1.0)  # sometimes all are left out
+        gone = visual & (torch.rand(rows, size, generator=self.noise) < share)
+        for row, evidence in enumerate(batch.evidence):
+            gone[row, evidence] = False
+        return gone
+
+    def forward(
+        self, batch: Batch, *, noisy: bool = True, missing: Tensor | None = None, dropout: float = 0.0
+    ) -> Losses:
+        """The losses of one batch; `missing` (bool [R, S]) tokens are seen by none but themselves."""
         embeddings = self.model.model.language_model.embed_tokens
         visual = self.encode(batch.pixels, noisy=noisy)
         embeds = embeddings(batch.input_ids)
         span = batch.visual[:, None] + torch.arange(visual.shape[1])
         places = span[..., None].expand(-1, -1, embeds.shape[-1])
         embeds = embeds.scatter(1, places, visual[batch.source].to(embeds.dtype))
-        hidden, taps, attentions = decode_text(self.model, embeds, batch.positions, sees(batch.pack))
+        mask = sees(batch.pack)
+        if missing is not None:
+            mask &= ~missing[:, None] | torch.eye(missing.shape[1], dtype=torch.bool)
+        hidden, taps, attentions = decode_text(self.model, embeds, batch.positions, mask, dropout)
         taught, hinted = batch.labels != IGNORE, batch.hints != IGNORE
         logits = self.model.lm_head(hidden[taught]).float()
         wanted = batch.labels[taught]
@@ -183,7 +201,7 @@ def train(
     seed: int,
     resume: Resume | None = None,
 ) -> list[dict[str, float]]:
-    """Trains in place: VISION_STEPS on vision alone, then `steps` on everything together.
+    """Trains in place: VISION_STEPS on vision alone, `steps` on everything together, MISSING_STEPS with tokens missing.
 
     Args:
         resume: where the state is kept every SAVE_EVERY steps, and taken up from if it is there.
@@ -198,7 +216,9 @@ def train(
             start = resume.step(steps=steps, seed=seed) if resume else 0
             if not start:
                 _vision(trainer, VISION_STEPS)
-            return _joint(trainer, steps, start, resume)
+            history = _joint(trainer, steps, start, resume)
+            _missing(trainer, MISSING_STEPS)
+            return history
     finally:
         model.eval()
 
@@ -265,11 +285,27 @@ def _joint(trainer: Trainer, steps: int, start: int, resume: Resume | None) -> l
     return history
 
 
-def _set_rate(optimiser: torch.optim.AdamW, done: float) -> None:
+def _missing(trainer: Trainer, steps: int) -> None:
+    """Answers with many visual tokens and a tenth of all attention gone."""
+    optimiser = _optimiser(trainer, PEAK_RATE)
+    names, weights = list(MIX), torch.tensor([weight for weight, _, _ in MIX.values()])
+    bar = tqdm(range(steps), desc="tokens missing", unit="step")
+    for step in bar:
+        _set_rate(optimiser, step / steps, MISSING_RATE)
+        name = names[int(torch.multinomial(weights, 1, generator=trainer.noise))]
+        batch = trainer.maker.make(name, *MIX[name][1:])
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = trainer.forward(batch, missing=trainer.missing(batch), dropout=0.1)
+        _step(trainer, optimiser, losses.answers + 0.25 * losses.hints + 0.1 * losses.words)
+        if step % REPORT_EVERY == 0:
+            bar.write(f"{step:5d}  {name}: answers {losses.answers.item():.3f}  final {losses.right['final']:.2f}")
+
+
+def _set_rate(optimiser: torch.optim.AdamW, done: float, peak: float = PEAK_RATE) -> None:
     """Warm-up over 3%, then a cosine to a hundredth."""
     warm = min(1.0, done / 0.03 + 0.02)
     for group in optimiser.param_groups:
-        group["lr"] = PEAK_RATE * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        group["lr"] = peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 def _step(trainer: Trainer, optimiser: torch.optim.AdamW, loss: Tensor) -> None:
