@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 CHECKPOINT = Path(__file__).parent / "checkpoints" / "micro-qwen2-vl"
-STEPS, SAMPLES, EPOCHS, SEED = 5200, 3000, 60, 0
+STEPS, SAMPLES, EPOCHS, SEED = 5200, 3000, 40, 0
 
 app = typer.Typer(name="micro", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
