@@ -199,9 +199,10 @@ def train(
     *,
     steps: int,
     seed: int,
+    missing_steps: int = MISSING_STEPS,
     resume: Resume | None = None,
 ) -> list[dict[str, float]]:
-    """Trains in place: VISION_STEPS on vision alone, `steps` on everything together, MISSING_STEPS with tokens missing.
+    """Trains in place: VISION_STEPS on vision alone, `steps` on everything, `missing_steps` with tokens missing.
 
     Args:
         resume: where the state is kept every SAVE_EVERY steps, and taken up from if it is there.
@@ -217,7 +218,7 @@ def train(
             if not start:
                 _vision(trainer, VISION_STEPS)
             history = _joint(trainer, steps, start, resume)
-            _missing(trainer, MISSING_STEPS)
+            _missing(trainer, missing_steps)
             return history
     finally:
         model.eval()

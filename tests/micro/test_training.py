@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.micro import training
-from harness.micro.batches import IGNORE, BatchMaker, patches
+from harness.micro.batches import EVIDENCE_LAYER, IGNORE, BatchMaker, patches
 from harness.micro.forward import decode_text, encode_vision, sees
 from harness.micro.model import new_model, new_processor
 from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS
@@ -90,15 +90,30 @@ def test_what_is_taught_is_the_answer(parts) -> None:  # type: ignore[no-untyped
         rows, places = (batch.labels != IGNORE).nonzero(as_tuple=True)
         # Every label is the token that really comes next in its question.
         assert torch.equal(batch.labels[rows, places], batch.input_ids[rows, places + 1])
-        for gaze in batch.gazes:
+        settling = [gaze for gaze in batch.gazes if gaze.layer == EVIDENCE_LAYER]
+        assert settling and all(gaze.topic for gaze in settling)
+        for gaze in settling:
             start = int(batch.visual[gaze.row])
-            assert all(start <= token < start + 144 for token in gaze.tokens)
+            assert all(start <= token < start + batch.n_visual for token in gaze.tokens)
+            assert set(gaze.tokens) <= set(batch.evidence[gaze.row])
+
+
+def test_what_is_left_out_is_never_evidence_and_never_text(parts) -> None:  # type: ignore[no-untyped-def]
+    tokenizer, model, _ = parts
+    trainer = Trainer(model, tokenizer, 0)
+    batch = trainer.maker.make("MMBench-Video", 4, 4)
+    gone = trainer.missing(batch)
+    for row, evidence in enumerate(batch.evidence):
+        start = int(batch.visual[row])
+        assert not gone[row, evidence].any() and not gone[row, :start].any()
+        assert not gone[row, start + batch.n_visual :].any()
+    assert 0.3 < gone.sum() / (len(gone) * batch.n_visual) < 0.95
 
 
 def test_training_lowers_the_loss() -> None:
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, 0)
-    history = train(model, tokenizer, steps=26, seed=0)
+    history = train(model, tokenizer, steps=26, missing_steps=2, seed=0)
     assert history[-1]["hints"] < history[0]["hints"] - 1.0
     assert not model.training
 
@@ -110,7 +125,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyP
 
     def run(resume: Resume | None) -> list[dict[str, float]]:
         torch.manual_seed(0)
-        return train(new_model(tokenizer, 0), tokenizer, steps=5, seed=0, resume=resume)
+        return train(new_model(tokenizer, 0), tokenizer, steps=5, missing_steps=1, seed=0, resume=resume)
 
     whole = run(None)
     state = Resume(tmp_path / "state.safetensors")
@@ -119,7 +134,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyP
     def stop_in_the_fourth(*arguments: Any) -> None:
         nonlocal step
         step += 1
-        if step == 5:  # one of vision, then four
+        if step == 5:  # one of vision, then the fourth of all together
             raise KeyboardInterrupt
         real(*arguments)
 
