@@ -123,6 +123,7 @@ Micro results: `micro-qwen2-vl` on generated scenes. Made by `{COMMAND}`.
 
 - [table3.md](table3.md), [table3.csv](table3.csv): the table that `make table3` prints.
 - [bars.json](bars.json): percent of right answers by row and benchmark, the guessing level, and the bars below.
+- [bench.json](bench.json): speed and the machine, by `.venv/bin/retain bench --samples 6 --limit 25`.
 
 {table}
 """
