@@ -26,7 +26,7 @@ def data(root: Annotated[Path, typer.Option(help="where the data folder goes")] 
 
 @app.command()
 def train(out: Out = CHECKPOINT, steps: int = STEPS, seed: int = SEED) -> None:
-    """Train micro-qwen2-vl from nothing (about 30 minutes on two CPU cores). Stopped, it goes on where it was."""
+    """Train micro-qwen2-vl from nothing (about 45 minutes on two CPU cores). Stopped, it goes on where it was."""
     import torch
 
     from harness.micro.model import new_model, new_processor

@@ -14,7 +14,6 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from harness.micro import editions
 from harness.micro.cli import CHECKPOINT
 from harness.models import open_model
-from harness.vlmevalkit import data_root  # noqa: F401  (imports nothing heavy by itself)
 from model_wrappers.compressor import Compressor
 
 
