@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from model_wrappers.errors import UserError
 
@@ -35,6 +36,15 @@ def visual_token_ids(model: Any) -> tuple[int, ...]:
     config = model.config
     found = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
     return tuple(token for token in found if token is not None)
+
+
+def embed(model: Any, input_ids: Tensor) -> Tensor:
+    """Embeddings [..., d] of token ids; a placeholder outside the vocabulary gets id 0's, to be overwritten."""
+    table = model.get_input_embeddings()
+    for token in visual_token_ids(model):
+        if token >= table.num_embeddings:
+            input_ids = torch.where(input_ids == token, 0, input_ids)
+    return table(input_ids)
 
 
 def mllm_name(model: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ class VisualPrompt:
     """(time, height, width) in visual tokens of each image or video, in the order of the prompt."""
     sample_id: str
     """Seeds the methods that draw: same prompt, same draw. A digest of the content unless the caller knows better."""
+    media: Literal["image", "video"] = "image"
+    """What its visual tokens show: "video" where a video placeholder is among them, or where the family's class says
+    that its images are the frames of a video (VILA, whose only placeholder is an image's)."""
+    extents: Tensor | None = None
+    """[N_v, 6] float32 (t0, t1, y0, y1, x0, x1): the part of the whole visual input that each visual token shows.
+
+    Fractions in [0, 1]. Time is a video's own; of T images in a prompt each is one T-th of it, in their order. y goes
+    down and x to the right, in the token's own image. A token that shows no place (an image_newline) has six NaN.
+    Extents may overlap (the tiles of an image and the whole of it). None unless a family's class fills it.
+    """
     evidence: Tensor | None = None
     """[N_v] bool: the visual tokens that the question is about, where a generator of scenes knows them."""
     cache: dict[Any, Any] = field(default_factory=dict)
@@ -97,6 +107,7 @@ def split_batch(
                 position_ids=positions,
                 next_position=int(positions[:, -1].max()) + 1,
                 grids=grids,
+                media="video" if any(bool((ids == token).any()) for token in visual_ids[1:]) else "image",
                 sample_id=sample_ids[row] if sample_ids is not None else _digest(ids, grids),
             )
         )

@@ -11,7 +11,12 @@ from typing import Any
 
 from model_wrappers.errors import UserError
 
-FAMILIES: dict[str, tuple[str, str]] = {"qwen2_vl": ("qwen2_vl", "Qwen2VL")}
+FAMILIES: dict[str, tuple[str, str]] = {
+    "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
+    "llava_onevision": ("llava_onevision", "LLaVAOneVision"),
+    "llava_llama": ("vila", "VILA"),  # as VILA is published: three folders
+    "retain_vila": ("vila", "VILA"),  # as our VILA model saves itself
+}
 """``model_type`` of a checkpoint's config.json -> (module of this package, class)."""
 
 

@@ -15,7 +15,8 @@ def check_checkpoint(folder: Path) -> str:
     """Checks that a checkpoint's files are there and whole, as far as that is seen without loading them.
 
     Returns:
-        ``model_type`` of its config.json, such as ``qwen2_vl``.
+        ``model_type`` of its config.json, such as ``qwen2_vl``. VILA as it is published (``llava_llama``: a config at
+        the root, three folders below) has a check of its own.
 
     Raises:
         UserError: names the folder and the file that is missing or broken.
@@ -25,6 +26,11 @@ def check_checkpoint(folder: Path) -> str:
     config = _json(folder, "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{folder / 'config.json'} does not name a model_type.")
+    if config["model_type"] == "llava_llama":
+        from model_wrappers.vila.layout import check_vila_folder
+
+        check_vila_folder(folder)
+        return config["model_type"]
     _check_weights(folder)
     if not (folder / "tokenizer.json").exists() and not _all_exist(folder, "vocab.json", "merges.txt"):
         raise UserError(f"Checkpoint folder {folder} has no tokenizer.json.")

@@ -10,36 +10,32 @@ many methods.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
-import re
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from qwen_vl_utils import process_vision_info, vision_process
-from transformers import AutoConfig, BatchFeature, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
-from transformers.utils import logging as transformers_logging
+from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-from model_wrappers import registry
-from model_wrappers.compression import generate
-from model_wrappers.encoding import encode
 from model_wrappers.errors import SampleError, UserError
-from model_wrappers.families.checkpoint import check_checkpoint, find_checkpoint
+from model_wrappers.families.common import (
+    Decoded,
+    FamilyModel,
+    check_media,
+    generation_settings,
+    load_model,
+    open_folder,
+    sample_errors,
+    sample_id,
+)
 from model_wrappers.families.kit import load_vlmeval
 from model_wrappers.methods.base import Method
-from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Record, check_keep
 
 load_vlmeval()
 from vlmeval.vlm.qwen2_vl.model import Qwen2VLChat  # noqa: E402  (only after the kit's import was confined)
-
-_ELSEWHERE = ("http://", "https://", "file://", "data:")
-"""Media that are no paths of this machine; the parent's code reads them."""
 
 
 def _without_print(function: types.FunctionType) -> Callable[..., Any]:
@@ -48,17 +44,7 @@ def _without_print(function: types.FunctionType) -> Callable[..., Any]:
     return types.FunctionType(function.__code__, quiet, function.__name__, function.__defaults__, function.__closure__)
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """One message after decoding and the processor, before any model has seen it."""
-
-    inputs: BatchFeature
-    """What the processor returned, on the CPU: input_ids [1, L], pixel values, grids, token types."""
-    sample_id: str
-    """Digest of the texts and the names of the media; seeds methods that draw."""
-
-
-class Qwen2VL(Qwen2VLChat):
+class Qwen2VL(FamilyModel, Qwen2VLChat):
     """A Qwen2-VL checkpoint under one method and keep; ``answer`` takes any other method and keep as well.
 
     Args:
@@ -116,35 +102,25 @@ class Qwen2VL(Qwen2VLChat):
             raise UserError("Visual tokens are cut in transformers models only: leave use_vllm and use_lmdeploy off.")
         if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
             raise UserError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}.")
-        self.method = registry.method(method) if isinstance(method, str) else method
-        self.keep = check_keep(keep)
+        self._set_method(method, keep)
         self.min_pixels, self.max_pixels, self.total_pixels = min_pixels, max_pixels, total_pixels
         self.max_new_tokens = max_new_tokens
-        # Given to a greedy generate(), these make transformers warn at each call that they are not used.
-        sampling = {"top_p": top_p, "top_k": top_k, "temperature": temperature} if do_sample else {}
-        self.generate_kwargs: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "repetition_penalty": repetition_penalty,
-            "do_sample": do_sample,
-            **sampling,
-        }
+        self.generate_kwargs = generation_settings(
+            max_new_tokens, do_sample, repetition_penalty, top_p=top_p, top_k=top_k, temperature=temperature
+        )
         self.system_prompt, self.post_process, self.verbose = system_prompt, post_process, verbose
         self.nframe = 128 if nframe is None else nframe
         self.fps = 2 if nframe is None and fps is None else fps
         self.FRAME_FACTOR = 2
         self.use_audio_in_video = self.use_vllm = self.use_lmdeploy = False
 
-        folder = find_checkpoint(str(model_path), revision)
-        if (kind := check_checkpoint(folder)) != "qwen2_vl":
-            raise UserError(f"{folder} is a {kind} checkpoint, not a qwen2_vl one.")
+        folder = open_folder(model_path, revision, "qwen2_vl")
         self.model_path = str(folder)
         self.processor = Qwen2VLProcessor.from_pretrained(folder)
         frames = self.processor.video_processor
         if getattr(frames, "cap_pixels_per_frame", None) is None:  # None means False, with a warning
             frames.cap_pixels_per_frame = False
-        self.model: Any = _load(folder, device, dtype, attn_implementation)
-        self.method.check(self.model)
-        self.device = str(self.model.device)
+        self._set_model(load_model(Qwen2VLForConditionalGeneration, folder, device, dtype, attn_implementation))
         with contextlib.redirect_stderr(io.StringIO()):  # qwen_vl_utils says once which reader it uses
             self._video_reader = vision_process.get_video_reader_backend()
 
@@ -161,7 +137,7 @@ class Qwen2VL(Qwen2VLChat):
             SampleError: a file is missing, empty, or cannot be decoded; names it.
         """
         for item in message:
-            _check_media(item)
+            check_media(item)
         content = self._prepare_content(message, dataset=dataset)
         messages = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
@@ -179,57 +155,24 @@ class Qwen2VL(Qwen2VLChat):
         inputs = self.processor(
             text=text, images=images or None, videos=videos or None, padding=True, return_tensors="pt"
         )
-        return Decoded(inputs, _sample_id(message))
+        return Decoded(inputs, sample_id(message))
 
-    def encode(self, decoded: Decoded) -> VisualPrompt:
-        """Runs the vision encoder once and places its features; the result serves every method and keep."""
-        return encode(self.model, decoded.inputs, [decoded.sample_id])[0]
-
-    def prepare(self, message: list[dict[str, Any]], dataset: str | None = None) -> VisualPrompt:
-        """``decode`` and ``encode`` in a row."""
-        return self.encode(self.decode(message, dataset))
-
-    def answer(self, prompt: VisualPrompt, method: Method | str, keep: float) -> tuple[str, Record]:
-        """Cuts the prompt's visual tokens by a method and generates; what the method learned stays in ``prompt.cache``.
-
-        Returns:
-            The response, post-processed as the parent does, and what was kept.
-        """
-        chosen = registry.method(method) if isinstance(method, str) else method
-        new_ids, record = generate(self.model, prompt, chosen, keep, **self.generate_kwargs)
-        response = self.processor.tokenizer.batch_decode(
-            new_ids.reshape(1, -1), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )[0]
+    def finish(self, response: str) -> str:
+        """As the parent does: post-processed and printed, where that was asked for."""
         if self.post_process:
             response = last_boxed(response)
         if self.verbose:
             print(f"\033[32m{response}\033[0m")
-        return response, record
-
-    def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
-        """What VLMEvalKit's runner calls: the answer under this object's own method and keep."""
-        return self.answer(self.prepare(message, dataset), self.method, self.keep)[0]
-
-    def preproc_content(self, inputs: Any) -> Any:
-        """The parent's, which fails with a bare assertion where a file is missing; that is told first."""
-        for item in inputs if self.check_content(inputs) == "listdict" else []:
-            _check_media(item)
-        return super().preproc_content(inputs)
-
-    def close(self) -> None:
-        """Lets go of the model's memory; the object answers no more."""
-        self.model = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        return response
 
     def _read_image(self, path: str, item: dict[str, Any]) -> Any:
-        with _sample_errors("image", path):
+        with sample_errors("image", path):
             images, _ = process_vision_info([{"role": "user", "content": [item]}])
         return images[0]
 
     def _read_video(self, path: str, item: dict[str, Any]) -> torch.Tensor:
         """[T, 3, H, W] float frames, as ``process_vision_info`` gives them to the parent."""
-        with _sample_errors("video", path):
+        with sample_errors("video", path):
             _, videos = process_vision_info([{"role": "user", "content": [item]}], return_video_metadata=True)
             frames, metadata = videos[0]
         # Where its reader fails, qwen_vl_utils goes on with another, whose frames of a broken file are anyone's guess.
@@ -248,57 +191,3 @@ def last_boxed(response: str) -> str:
         if depth == 0:
             return text[:place]
     return text
-
-
-def _load(folder: Path, device: str | torch.device | None, dtype: str | torch.dtype, attention: str) -> Any:
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if dtype == "auto" and target.type == "cpu" and AutoConfig.from_pretrained(folder).dtype == torch.float16:
-        dtype = torch.float32  # float16 is for storing there: most CPUs have no arithmetic for it
-    with _no_progress_bar():
-        model: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
-    return model.to(target).eval()
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _check_media(item: dict[str, Any]) -> None:
-    """Raises SampleError where an image or video is a path and there is no file, or nothing in it."""
-    if item["type"] not in ("image", "video") or item["value"].startswith(_ELSEWHERE):
-        return
-    path = Path(item["value"])
-    if not path.is_file():
-        raise SampleError(f"The {item['type']} {path} does not exist.")
-    if path.stat().st_size == 0:
-        raise SampleError(f"The {item['type']} {path} is an empty file.")
-
-
-@contextlib.contextmanager
-def _sample_errors(kind: str, path: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read is told as that file's error, with its reason."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException = error
-        while kind == "video" and cause.__context__ is not None:
-            cause = cause.__context__  # the outer ones are of the reader that qwen_vl_utils tried second
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        reason = re.sub(r"\[\d\d:\d\d:\d\d\] \S+ ", "", lines[0])[:200]  # without the times and places of C++ logs
-        raise SampleError(f"The {kind} {path} cannot be decoded: {reason}") from error
-
-
-def _sample_id(message: list[dict[str, Any]]) -> str:
-    """Digest of the texts and of each medium's folder and file name: the same wherever the data lie."""
-    parts = [
-        [item["type"], item["value"] if item["type"] == "text" else "/".join(item["value"].split("/")[-2:])]
-        for item in message
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
