@@ -2,16 +2,26 @@
 
 PYTHON ?= python3
 PROFILE ?= micro
+DATA :=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TABLES := table1 table2 table3 table4 table5 table6
+RUN = --profile $(PROFILE) $(if $(DATA),--data '$(DATA)')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table3 test check bench micro clean
+.PHONY: help setup table1 table2 table3 table4 table5 table6 tables test check bench micro clean
 
 help:
-	@echo "make table3   Table 3, written to results/runs/tables/ (PROFILE=micro, the default, needs no GPU; PROFILE=paper: 7B, real data)"
+	@echo "make table1   relevance as the guide: images, videos"
+	@echo "make table2   the learned compressor and FastV: images"
+	@echo "make table3   the learned compressor and FastV: videos"
+	@echo "make table4   relevance with and without the gradient"
+	@echo "make table5   table2 on larger images than the compressor was trained on"
+	@echo "make table6   table3 on longer videos than the compressor was trained on"
+	@echo "make tables   all six. Each is printed and written to results/runs/tables/"
+	@echo "              PROFILE=micro, the default, needs no GPU; PROFILE=paper DATA=folder: 7B models, real data"
 	@echo "make test     run the tests"
 	@echo "make check    ruff, and mypy on both packages"
 	@echo "make bench    measure speed: the sweep against VLMEvalKit's loop, the whole grid, overhead, import time"
@@ -36,15 +46,21 @@ $(INSTALLED): pyproject.toml .ci/lock.txt
 
 # Speed only. A waiting thread that spins answers sooner than one that sleeps; and training asks for the same large blocks
 # again and again, which glibc would otherwise hand back to the system each time (1.7 times slower).
-table3 bench micro: export OMP_WAIT_POLICY = active
+$(TABLES) tables bench micro: export OMP_WAIT_POLICY = active
 micro: export MALLOC_ARENA_MAX = 1
 micro: export MALLOC_MMAP_MAX_ = 0
 micro: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 micro: export MALLOC_TOP_PAD_ = 268435456
 micro: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-table3: $(INSTALLED)
-	@$(BIN)/retain run table3 --profile $(PROFILE)
+table1 table2 table3 table4 table5 table6: $(INSTALLED)
+	@$(BIN)/retain run $@ $(RUN)
+
+# All of them, also after one with failed samples (status 3); a mistake in the input or Ctrl-C ends it.
+tables: $(INSTALLED)
+	@status=0; for table in $(TABLES); do \
+	  $(BIN)/retain run $$table $(RUN) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
+	done; exit $$status
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -q tests

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,8 @@ def _make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[s
 
 
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    rules = re.findall(r"^([a-z0-9 ]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return {target for targets in rules for target in targets.split()}
 
 
 def test_make_alone_helps_and_names_every_target() -> None:
@@ -35,6 +38,50 @@ def test_documents_name_only_targets_that_exist(document: str) -> None:
     named = {target for words in said for target in words.split()}
     assert named, f"{document} names no target"
     assert named <= _targets()
+
+
+TABLES = [f"table{number}" for number in range(1, 7)]
+
+
+@pytest.fixture
+def answering(copy: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]:
+    """Runs make where `retain` ends with the status that is said for a table (else 0); its calls are returned, too."""
+
+    def run(*arguments: str, **statuses: int) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        log, command = copy / "log", copy / ".venv/bin/retain"
+        command.parent.mkdir(parents=True, exist_ok=True)
+        cases = "".join(f"{table}) exit {status};; " for table, status in statuses.items())
+        command.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$2" in {cases}esac\n')
+        command.chmod(0o755)
+        (copy / ".venv/.installed").touch()
+        log.write_text("")
+        return _make(*arguments, folder=copy), log.read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_table_is_run_from_its_experiment(answering: Any, table: str) -> None:
+    done, calls = answering(table)
+    assert (done.returncode, calls) == (0, [f"run {table} --profile micro"])
+    done, calls = answering(table, "PROFILE=paper", "DATA=/some where", **{table: 2})
+    assert done.returncode != 0 and calls == [f"run {table} --profile paper --data /some where"]
+
+
+def test_all_tables_are_run_one_after_another(answering: Any) -> None:
+    done, calls = answering("tables")
+    assert (done.returncode, calls) == (0, [f"run {table} --profile micro" for table in TABLES])
+
+
+def test_failed_samples_are_told_at_the_end_of_all_tables(answering: Any) -> None:
+    done, calls = answering("tables", table2=3)
+    assert len(calls) == 6 and done.returncode != 0 and "Error 3" in done.stderr
+
+
+@pytest.mark.parametrize("status", [1, 2, 130])
+def test_a_mistake_or_a_stop_ends_all_tables(answering: Any, status: int) -> None:
+    done, calls = answering("tables", table1=3, table2=status)
+    assert len(calls) == 2 and done.returncode != 0 and f"Error {status}" in done.stderr
 
 
 def _fake_python(folder: Path, script: str) -> str:
