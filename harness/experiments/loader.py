@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Judge, Profile, Row
+from harness.experiments.model_settings import check_settings
+from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Group, Judge, Profile, Row
 from model_wrappers.errors import UserError
 
 HERE = Path(__file__).parent
@@ -37,11 +38,16 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
-def load(path_or_name: str | Path, profile: str = "micro", *, max_samples: int | None = None) -> Experiment:
+def load(
+    path_or_name: str | Path, profile: str = "micro", *, max_samples: int | None = None, data: Path | None = None
+) -> Experiment:
     """One profile of an experiment, fully checked.
 
     `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to
-    its first samples. Raises UserError for whatever is wrong in the file; loads neither torch nor vlmeval.
+    its first samples. `data` is the data folder, in which TSV files may be benchmarks of their own.
+
+    Raises UserError for whatever is wrong in the file. Loads neither torch nor vlmeval, unless a benchmark is not one
+    of ours: then vlmeval is asked for it.
     """
     path = _find(path_or_name)
     content = _parse(path)
@@ -53,19 +59,25 @@ def load(path_or_name: str | Path, profile: str = "micro", *, max_samples: int |
         raise UserError(f"{path}: no profile {profile!r}{_meant(profile, file.profiles)}")
     if max_samples is not None and max_samples < 1:
         raise UserError(f"--limit {max_samples}: allowed are whole numbers from 1")
+    groups = file.groups or [Group(benchmarks=file.benchmarks)]
+    benchmarks = [name for group in groups for name in group.benchmarks]
+    for name in benchmarks:
+        _check_benchmark(f"{path}: {'groups' if file.groups else 'benchmarks'}", name, data)
     for name, chosen in file.profiles.items():
-        _check_names(f"{path}: profiles.{name}", file, chosen)
+        _check_names(f"{path}: profiles.{name}", benchmarks, chosen, data)
     chosen = file.profiles[profile]
+    check_settings(f"{path}: profiles.{profile}.model_settings", chosen)
     return Experiment(
         name=file.name,
         title=chosen.title or file.title,
         profile=profile,
         source=str(path),
         models=chosen.models,
-        benchmarks=file.benchmarks,
+        benchmarks=benchmarks,
+        groups=groups,
         data=chosen.data,
         frames=chosen.frames,
-        pixels=chosen.pixels,
+        model_settings=chosen.model_settings,
         max_new_tokens=chosen.max_new_tokens,
         dtype=chosen.dtype,
         attention=chosen.attention,
@@ -99,8 +111,8 @@ def _parse(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as YAML: {error}") from error
 
 
-def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
-    from harness.benchmarks import benchmark, benchmark_names
+def _check_names(where: str, benchmarks: list[str], profile: Profile, data: Path | None) -> None:
+    from harness.benchmarks import benchmark
     from harness.models import model_names
     from model_wrappers.registry import method, method_names
 
@@ -108,12 +120,12 @@ def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
         import harness.micro
 
         harness.micro.register()
-    for name in file.benchmarks:
-        _known(f"{where}: benchmarks", name, benchmark_names())
     for name in profile.judges:
-        _known(f"{where}.judges", name, file.benchmarks)
-    for name in file.benchmarks:
-        if benchmark(name).needs_judge and profile.judges.get(name, profile.judge) == "official":
+        _known(f"{where}.judges", name, benchmarks)
+    for name in profile.model_settings:
+        _known(f"{where}.model_settings", name, profile.models)
+    for name in benchmarks:
+        if benchmark(name, data).needs_judge and profile.judges.get(name, profile.judge) == "official":
             raise UserError(f"{where}.judge: {name} has no official metric without a judge; give it base_url and model")
     for name in profile.models:
         if not Path(name).expanduser().is_dir():
@@ -132,6 +144,17 @@ def _check_names(where: str, file: ExperimentFile, profile: Profile) -> None:
             if (row.method, made, keep) in seen:
                 raise UserError(f"{here}: {row.method} at keep {keep:g} is given twice; each may stand once")
             seen.add((row.method, made, keep))
+
+
+def _check_benchmark(where: str, name: str, data: Path | None) -> None:
+    """One of ours, else a data set of VLMEvalKit, which is imported to know, or a TSV in the data folder."""
+    from harness.benchmarks import benchmark, benchmark_names
+
+    try:
+        benchmark(name, data)
+    except UserError as error:
+        close = difflib.get_close_matches(name, benchmark_names(), n=1)
+        raise UserError(f"{where}: {error}{f' (did you mean {close[0]!r}?)' if close else ''}") from error
 
 
 def _known(where: str, name: str, known: Iterable[str]) -> None:
@@ -173,6 +196,8 @@ def _keys_at(place: list[Any]) -> list[str]:
         keys: type[BaseModel] = ExperimentFile
     elif place[0] == "profiles" and "rows" in place:
         keys = Row
+    elif place[0] == "groups":
+        keys = Group
     elif place[-1] == "judge" or "judges" in place:
         keys = Judge
     else:

@@ -37,6 +37,12 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _distinct_groups(groups: list[Group]) -> list[Group]:
+    _distinct([name for group in groups for name in group.benchmarks])
+    _distinct([group.key for group in groups])
+    return groups
+
+
 def _judge(value: Any) -> Any:
     if value not in RULES and not isinstance(value, dict | Judge):
         raise problem(f"{value!r} is not a judge; allowed are 'exact', 'official' or the keys base_url and model")
@@ -85,6 +91,14 @@ class Row(Strict):
         return self
 
 
+class Group(Strict):
+    """Benchmarks that share one average, the header of its column, and the column's key in a CSV."""
+
+    benchmarks: Names
+    header: str = Field(default="Avg.(%)", min_length=1)
+    key: str = Field(default="avg_pct", pattern=r"^([a-z0-9]+_)*avg_pct$")
+
+
 class Profile(Strict):
     """The settings under which a table is made: which models, how many frames, which data and judge, which rows."""
 
@@ -93,8 +107,9 @@ class Profile(Strict):
     data: Literal["micro"] | None = None
     """`micro`: the generated editions. Left out: the real data, in the folder given by --data."""
     frames: int = Field(ge=1)
-    pixels: int | None = Field(default=None, ge=28 * 28)
-    """Pixels a frame; left out: what the model's own entry says."""
+    """Frames of a video; images have none."""
+    model_settings: dict[str, Annotated[dict[str, Scalar], Field(min_length=1)]] = {}
+    """By model, over what its own entry says: `frames`, and the keywords of its family's class, such as max_pixels."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest response in tokens; left out: what the model's own entry says."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -106,12 +121,23 @@ class Profile(Strict):
 
 
 class ExperimentFile(Strict):
-    """A whole file: what all profiles share, and the profiles by name."""
+    """A whole file: what all profiles share, and the profiles by name. Either `benchmarks`, with one average over all
+    of them, or `groups`, each with an average of its own.
+    """
 
     name: str
     title: str
-    benchmarks: Names
+    benchmarks: Names = []
+    groups: Annotated[list[Group], Field(min_length=1), AfterValidator(_distinct_groups)] = []
     profiles: dict[str, Profile] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _grouped_or_not(self) -> ExperimentFile:
+        if not self.benchmarks and not self.groups:
+            raise problem("key 'benchmarks' is missing; it lists the columns (or 'groups' does, with an average each)")
+        if self.benchmarks and self.groups:
+            raise problem("keys 'benchmarks' and 'groups' exclude each other: groups name their own benchmarks")
+        return self
 
 
 class Experiment(Strict):
@@ -123,9 +149,11 @@ class Experiment(Strict):
     source: str
     models: list[str]
     benchmarks: list[str]
+    groups: list[Group]
+    """The averages; one over all benchmarks where the file has no groups."""
     data: Literal["micro"] | None
     frames: int
-    pixels: int | None
+    model_settings: dict[str, dict[str, Scalar]]
     max_new_tokens: int | None
     dtype: str
     attention: str
@@ -137,3 +165,13 @@ class Experiment(Strict):
     def judge_of(self, benchmark: str) -> Literal["exact", "official"] | Judge:
         """The judge that scores `benchmark`."""
         return self.judges.get(benchmark, self.judge)
+
+    def frames_of(self, model: str) -> int:
+        """Frames of a video for `model`: its own setting, or the experiment's."""
+        frames = self.model_settings.get(model, {}).get("frames", self.frames)
+        assert isinstance(frames, int)  # the loader saw to it
+        return frames
+
+    def settings_of(self, model: str) -> dict[str, Scalar]:
+        """What goes to the constructor of the family of `model`, over the model's own entry."""
+        return {name: value for name, value in self.model_settings.get(model, {}).items() if name != "frames"}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from harness.experiments import experiment_names, load
 from model_wrappers.errors import UserError
+from tests.project.repository import ROOT
 
+QWEN = "micro-qwen2-vl"
 GOOD = {
     "name": "mine",
     "title": "Mine",
@@ -69,17 +72,96 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     assert paper.judge_of("MVBench") == "exact"
 
 
-def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
-    assert "table3" in experiment_names()
-    micro, paper = load("table3"), load("table3", "paper")
-    assert micro.benchmarks == paper.benchmarks
-    assert len(micro.benchmarks) == 6
-    assert [row.method for row in micro.rows] == [
-        "vanilla", "fastv", "cnn", "relevance", "random", "oracle", "anti-oracle",
-    ]  # fmt: skip
-    assert [row.method for row in paper.rows] == ["vanilla", "fastv", "cnn"]
-    assert all(row.keep == [0.5, 0.25, 0.1] for row in micro.rows[1:5] + paper.rows[1:])
-    assert paper.pixels == 504 * 504 and micro.frames == paper.frames == 8
+def test_groups_of_benchmarks_have_an_average_each(tmp_path: Path) -> None:
+    one = load(written(tmp_path))
+    assert [(group.benchmarks, group.header, group.key) for group in one.groups] == [
+        (GOOD["benchmarks"], "Avg.(%)", "avg_pct")
+    ]
+    groups = [
+        {"benchmarks": ["MVBench", "Video-MME"], "header": "A", "key": "a_avg_pct"},
+        {"benchmarks": "MMBench-Video"},
+    ]
+    path = without_benchmarks(tmp_path, groups=groups)
+    two = load(path)
+    assert [group.benchmarks for group in two.groups] == [["MVBench", "Video-MME"], ["MMBench-Video"]]
+    assert two.benchmarks == ["MVBench", "Video-MME", "MMBench-Video"]
+    with pytest.raises(UserError, match="mine.yaml: key 'benchmarks' is missing; .* 'groups'"):
+        load(without_benchmarks(tmp_path))
+    with pytest.raises(UserError, match="mine.yaml: groups: .*'MVBnch'.*did you mean 'MVBench'"):
+        load(without_benchmarks(tmp_path, groups=[{"benchmarks": ["MVBnch"]}]))
+
+
+def without_benchmarks(folder: Path, **more: object) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({**{key: value for key, value in GOOD.items() if key != "benchmarks"}, **more}))
+    return path
+
+
+def test_a_model_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    settings = {QWEN: {"frames": 4, "max_pixels": 3136, "min_pixels": None, "temperature": 1}}
+    chosen = load(written(tmp_path, ("profiles.micro.model_settings", settings)))
+    assert (chosen.frames, chosen.frames_of(QWEN), chosen.frames_of("another")) == (8, 4, 8)
+    assert chosen.settings_of(QWEN) == {"max_pixels": 3136, "min_pixels": None, "temperature": 1}
+    assert chosen.settings_of("another") == {}
+
+
+IMAGES = ["MME", "MMStar", "MMVet"]
+VIDEOS = ["Video-MME", "MVBench", "MMBench-Video"]
+QA = ["NExT-QA-MC", "NExT-QA-OE", "ActivityNet-QA"]
+HALF, LESS = [0.5, 0.25], [0.5, 0.25, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "families", "benchmarks", "rows"),
+    [
+        ("table1", 3, IMAGES + VIDEOS, {"relevance": HALF}),
+        ("table2", 2, [*IMAGES, "SEEDBench_IMG"], {"fastv": HALF, "cnn": HALF}),
+        ("table3", 3, VIDEOS + QA, {"fastv": LESS, "cnn": LESS}),
+        ("table4", 3, IMAGES + VIDEOS, {"relevance": [0.5, 0.5]}),
+        ("table5", 2, [*IMAGES, "SEEDBench_IMG"], {"fastv": HALF, "cnn": HALF}),
+        ("table6", 3, VIDEOS + QA, {"fastv": HALF, "cnn": HALF}),
+    ],
+)
+def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmarks: list[str], rows: Any) -> None:
+    """Both profiles ask the paper's rows of the paper's families on its benchmarks; bounds stand only in micro."""
+    paper, micro = load(name, "paper"), load(name)
+    assert paper.benchmarks == micro.benchmarks == benchmarks
+    assert [len(paper.models), len(micro.models)] == [families, families]
+    assert micro.models == ["micro-llava-onevision", "micro-qwen2-vl", "micro-vila"][:families]
+    assert all(name.startswith("micro") for name in micro.models) and micro.data == "micro" and paper.data is None
+    assert "micro" in micro.title and "micro" not in paper.title
+    for experiment in paper, micro:
+        keeps: dict[str, list[float]] = {}
+        for row in experiment.rows:
+            keeps[row.method] = keeps.get(row.method, []) + row.keep
+        assert keeps.pop("vanilla") == [1.0]
+        extra = set(keeps) - set(rows)
+        assert {method: keeps[method] for method in rows} == rows
+        assert extra <= (set() if experiment is paper else {"relevance", "random", "oracle", "anti-oracle"})
+    seeds = {row.fields["seed"] for row in micro.rows if row.method == "random"}
+    assert seeds == (set() if name == "table6" else {0, 1, 2})
+
+
+def test_larger_inputs_are_what_tables_5_and_6_are_about() -> None:
+    before, after = load("table3", "paper"), load("table6", "paper")
+    llava, qwen, vila = after.models
+    assert [before.frames_of(model) for model in before.models] == [8, 8, 8]
+    assert [after.frames_of(model) for model in after.models] == [32, 32, 16]
+    assert after.settings_of(qwen)["max_pixels"] == 384 * 28 * 28 and after.settings_of(vila) == {}
+    before, after = load("table2", "paper"), load("table5", "paper")
+    assert before.settings_of(qwen) == {"min_pixels": 43 * 43 * 784, "max_pixels": 43 * 43 * 784}
+    assert after.settings_of(qwen) == {"min_pixels": 1280 * 784, "max_pixels": 16384 * 784 // 2}
+    assert before.settings_of(llava) == {"max_pixels": 384 * 384} and after.settings_of(llava) == {"max_pixels": None}
+    micro = load("table5").settings_of("micro-qwen2-vl")
+    assert micro["min_pixels"] == micro["max_pixels"] and int(str(micro["max_pixels"])) // 784 >= 2.5 * 100
+    assert load("table6").frames >= 2.5 * load("table3").frames
+
+
+def test_averages_are_those_of_the_paper() -> None:
+    for name in experiment_names():
+        header = (ROOT / f"results/reference/{name}.csv").read_text().splitlines()[0].split(",")
+        columns = [name for group in load(name).groups for name in [*group.benchmarks, group.key]]
+        assert columns == header[3:]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +171,7 @@ def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
         ("profiles.micro.frame", 8, r"unknown key 'profiles.micro.frame' \(did you mean 'frames'\?\)"),
         ("profiles.micro.rows.1.keeps", 1, r"unknown key 'profiles.micro.rows.1.keeps' \(did you mean 'keep'\?\)"),
         ("profiles.paper.judge.url", "x", r"unknown key 'profiles.paper.judge.url'.*allowed are base_url, model"),
-        ("benchmarks.0", "MVBnch", r"benchmarks: unknown name 'MVBnch' \(did you mean 'MVBench'\?\); allowed are"),
+        ("benchmarks.0", "MVBnch", r"benchmarks: .*'MVBnch'.* \(did you mean 'MVBench'\?\)"),
         ("benchmarks.0", "Video-MME", "benchmarks: 'Video-MME' is given twice"),
         ("benchmarks", [], "benchmarks: .*at least 1 item"),
         ("profiles.micro.models.0", "micro-qwen", "profiles.micro.models: .*micro-qwen"),
@@ -116,6 +198,35 @@ def test_table3_is_as_the_paper_has_it_with_bounds_only_in_micro() -> None:
         ("profiles.micro.judges", {"MMStar": "exact"}, "profiles.micro.judges: unknown name 'MMStar'"),
         ("profiles.paper.judge", {"base_url": "ftp://x", "model": "m"}, "judge.base_url: 'ftp://x' is not allowed"),
         ("profiles.micro.attention", "fast", "profiles.micro.attention: 'fast' is not allowed.*'sdpa', 'eager'"),
+        ("profiles.micro.model_settings", {"Qwen": {"frames": 4}}, "model_settings: unknown name 'Qwen'.*micro-q"),
+        ("profiles.micro.model_settings", {QWEN: {}}, "model_settings.micro-qwen2-vl: .*at least 1 item"),
+        ("profiles.micro.model_settings", {QWEN: {"frames": 0}}, "micro-qwen2-vl.frames: 0 .*allowed are whole"),
+        ("profiles.micro.model_settings", {QWEN: {"frames": True}}, "frames: True is not allowed here"),
+        (
+            "profiles.micro.model_settings",
+            {QWEN: {"max_pixel": 1}},
+            r"micro-qwen2-vl: unknown setting 'max_pixel' \(did you mean 'max_pixels'\?\); allowed are frames, min",
+        ),
+        (
+            "profiles.micro.model_settings",
+            {QWEN: {"max_pixels": "big"}},
+            "micro-qwen2-vl.max_pixels: 'big' is not allowed here; allowed are whole numbers from 1 or null",
+        ),
+        ("profiles.micro.model_settings", {QWEN: {"max_pixels": 1.5}}, "max_pixels: 1.5 is not allowed"),
+        ("profiles.micro.model_settings", {QWEN: {"do_sample": 1}}, "do_sample: 1 is .*allowed are true and false"),
+        ("profiles.micro.model_settings", {QWEN: {"temperature": "hot"}}, "temperature: 'hot' .*allowed are numbers"),
+        ("profiles.micro.model_settings", {QWEN: {"method": "cnn"}}, "unknown setting 'method'"),
+        ("profiles.micro.model_settings", {QWEN: {"nframe": 4}}, r"unknown setting 'nframe' \(did you mean 'frames'"),
+        ("groups", [{"benchmarks": ["MVBench"]}], "keys 'benchmarks' and 'groups' exclude each other"),
+        ("groups", [], "groups: .*at least 1 item"),
+        ("groups", [{"benchmarks": ["MVBench"], "head": "x"}], r"key 'groups.0.head' \(did you mean 'header'\?\)"),
+        ("groups", [{"benchmarks": ["MVBench"], "key": "mean"}], "groups.0.key: 'mean' is not allowed here"),
+        ("groups", [{"benchmarks": ["MVBench"]}, {"benchmarks": "Video-MME"}], "groups: 'avg_pct' is given twice"),
+        (
+            "groups",
+            [{"benchmarks": ["MVBench"]}, {"benchmarks": ["MVBench"], "key": "b_avg_pct"}],
+            "groups: 'MVBench' is given twice",
+        ),
         ("profiles", {}, "profiles: .*at least 1 item"),
         ("name", 3, "name: '3' is not allowed here: .*string"),
     ],
@@ -160,7 +271,7 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
 
 def test_checking_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from harness.experiments import load; load('table3'); load('table3', 'paper');"
+        "import sys; from harness.experiments import load; load('table3'); load('table6', 'paper');"
         "print([m for m in ('torch', 'transformers', 'vlmeval', 'pandas', 'decord') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
