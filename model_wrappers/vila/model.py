@@ -194,11 +194,18 @@ class VilaForConditionalGeneration(VilaPreTrainedModel, GenerationMixin):
         )
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, *args: Any, pixel_values: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor | None = None,  # named, since generate() looks here whether it may pass them
+        pixel_values: Tensor | None = None,
+        is_first_iteration: bool = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """The images go in with the prompt; afterwards the cache has them."""
         parent: Any = super()
-        inputs = parent.prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        inputs = parent.prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs["pixel_values"] = pixel_values
         return inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from model_wrappers.vila.config import VilaConfig
@@ -56,3 +57,18 @@ class VilaProjector(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.layers(patches)
+
+
+def token_places(config: VilaConfig) -> Tensor:
+    """Where in its image each visual token looks, in the tokens' order.
+
+    Returns:
+        [n, 4] float32 (y0, y1, x0, x1), fractions of the image; y goes down. A token of the last row or column of an
+        odd grid shows one patch there, not two, and pixels right of and below the last whole patch show nowhere.
+    """
+    size, patch = config.vision_config.image_size, config.vision_config.patch_size
+    edges = torch.arange(config.n_cells + 1, dtype=torch.float32) * 2
+    edges = edges.clamp(max=config.n_patches) * patch / size
+    first, second = torch.cartesian_prod(torch.arange(config.n_cells), torch.arange(config.n_cells)).unbind(1)
+    row, column = (second, first) if config.token_order == "column" else (first, second)
+    return torch.stack((edges[row], edges[row + 1], edges[column], edges[column + 1]), dim=1)
