@@ -14,10 +14,14 @@ from harness.benchmarks.choices import parse_choice
 from harness.benchmarks.opened import OpenBenchmark
 from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
 from harness.judge import Judge, JudgeConfig
+from harness.letter_scores import count_letters, lettered
 
 
-def _options(name: str, row: Mapping[str, Any]) -> tuple[list[str], str]:
+def _options(benchmark: OpenBenchmark, row: Mapping[str, Any]) -> tuple[list[str], str]:
     """The options of a row and the letter of the right one."""
+    name = benchmark.entry.scored_as
+    if benchmark.modality == "image":
+        return lettered(benchmark.name, row)
     if name == "NExT-QA-MC":
         return [row[f"a{i}"] for i in range(5)], "ABCDE"[int(row["answer"])]
     options = [str(option) for option in ast.literal_eval(row["candidates"])]
@@ -29,7 +33,7 @@ def _options(name: str, row: Mapping[str, Any]) -> tuple[list[str], str]:
 
 def choice_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     """Accuracy. With a JudgeConfig, a reply in which no option can be read is put to the judge."""
-    options = {line.index: _options(benchmark.name, line.row) for line in lines}
+    options = {line.index: _options(benchmark, line.row) for line in lines}
     letters = {line.index: parse_choice(line.reply, options[line.index][0]) for line in lines}
     unread: set[Index] = set()
     note = ""
@@ -43,9 +47,13 @@ def choice_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, 
     unparsed = sum(letters[line.index] is None for line in lines)
     if not lines:
         return Result({}, {}, note)
-    if benchmark.name == "NExT-QA-MC":
+    if benchmark.modality == "image":
+        return count_letters(benchmark, lines, letters, options, workdir, note)
+    if benchmark.entry.scored_as == "NExT-QA-MC":
         return Result(per_sample, own_groups(benchmark, lines, per_sample), note, unparsed)
-    prepare, read = {"Video-MME": (_video_mme, _read_video_mme), "MVBench": (_mvbench, _read_mvbench)}[benchmark.name]
+    prepare, read = {"Video-MME": (_video_mme, _read_video_mme), "MVBench": (_mvbench, _read_mvbench)}[
+        benchmark.entry.scored_as
+    ]
     table = pd.DataFrame(
         [
             prepare(position, line.row, letters[line.index] or "Z", *options[line.index])
@@ -110,5 +118,3 @@ def _mvbench(position: int, row: Mapping[str, Any], letter: str, options: list[s
 def _read_mvbench(metrics: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
     correct, total, _ = metrics["overall"]
     return correct / total, {name: 100 * hit / n for name, (hit, n, _) in metrics.items() if name != "overall"}
-
-

@@ -36,17 +36,39 @@ class Line:
 
 @dataclass
 class Result:
-    """Scores in [0, 1] by sample, and means by group on the benchmark's scale."""
+    """Scores in [0, 1] by sample, and means by group on the benchmark's scale.
+
+    `contributions`: what the headline is the mean of, by sample; None: the scores. `strata`: the group in which that
+    mean is taken, by sample, the headline being the sum over the groups; None: all in one. `scale`: what a mean is
+    multiplied by; None: the benchmark's. `kits`: the headline where only VLMEvalKit can compute it from all samples
+    together (an F1, say), and no mean of the samples is it.
+    """
 
     per_sample: dict[Index, float]
     by_group: dict[str, float]
     note: str = ""
     unparsed: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    contributions: dict[Index, float] | None = None
+    strata: dict[Index, str] | None = None
+    scale: float | None = None
+    kits: float | None = None
+
+    def parts(self) -> tuple[dict[Index, float], dict[Index, str]]:
+        """Contributions and strata, of every sample that has a score."""
+        contributions = self.per_sample if self.contributions is None else self.contributions
+        return contributions, self.strata or dict.fromkeys(contributions, "")
 
     def headline(self, scale: float) -> float:
-        """The mean over the samples, times `scale`."""
-        return scale * sum(self.per_sample.values()) / len(self.per_sample)
+        """The kit's, or the sum over the strata of the mean contribution, times the scale."""
+        if self.kits is not None:
+            return self.kits
+        contributions, strata = self.parts()
+        members: dict[str, list[float]] = {}
+        for index, value in contributions.items():
+            members.setdefault(strata[index], []).append(value)
+        means = [sum(values) / len(values) for values in members.values()]
+        return (scale if self.scale is None else self.scale) * sum(means)
 
 
 def own_groups(
@@ -61,14 +83,23 @@ def own_groups(
     return {name: mean for name, mean in means.items() if name != "overall"}
 
 
-def evaluate(benchmark: OpenBenchmark, table: pd.DataFrame, workdir: Workdir, **judge: Any) -> Any:
-    """The kit's `evaluate` on `table`, in a folder of its own, gone afterwards. UserError when the disk refuses."""
+def evaluate(
+    benchmark: OpenBenchmark, table: pd.DataFrame, workdir: Workdir, *, dataset: Any = None, **judge: Any
+) -> Any:
+    """The kit's `evaluate` on `table`, in a folder of its own, gone afterwards. UserError when the disk refuses.
+
+    `dataset`: a stand-in for the benchmark's own. For images the table is pickled, so each text arrives as it is.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="retain-", dir=workdir) as folder:
-            path = Path(folder) / "answers.tsv"
-            table.to_csv(path, sep="\t", index=False)
+            if benchmark.modality == "image":
+                path = Path(folder) / "answers.pkl"
+                table.to_pickle(path)
+            else:  # the kit's video classes take no pickle
+                path = Path(folder) / "answers.tsv"
+                table.to_csv(path, sep="\t", index=False)
             with evaluation():
-                return benchmark.dataset.evaluate(str(path), **judge)
+                return (dataset or benchmark.dataset).evaluate(str(path), **judge)
     except OSError as error:
         where = error.filename or workdir or tempfile.gettempdir()
         raise UserError(f"{benchmark.name} cannot be scored: {where}: {error.strerror or error}") from error
@@ -81,3 +112,13 @@ def agree(benchmark: OpenBenchmark, kits: float, own: float, rounding: float) ->
             f"{benchmark.name}: VLMEvalKit's evaluation gives {kits:.4f}, the samples give {own:.4f}; "
             "this version of the kit counts differently, so no score is given"
         )
+
+
+def primary_metric(benchmark: OpenBenchmark, found: Any) -> tuple[str, float, dict[str, float]]:
+    """Name and value of the number that the kit reports as the main one, and all numbers that it found, by name."""
+    metrics = kit("vlmeval.smp.status_report").flatten_summary_metrics(found)
+    reported = benchmark.dataset.report_primary_metric(metrics)
+    if not reported:
+        raise UserError(f"{benchmark.name}: VLMEvalKit's evaluation gives no number ({str(found)[:80]!r})")
+    name, value = next(iter(reported.items()))
+    return name, float(value), {key: float(number) for key, number in metrics.items()}

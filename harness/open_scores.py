@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
-
 import pandas as pd
 
 from harness import protocols
 from harness.benchmarks.official import exact_match
 from harness.benchmarks.opened import OpenBenchmark
 from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
-from harness.judge import Judge, JudgeConfig, Question
+from harness.judge import JudgeConfig
+from harness.kit_scores import exact_scores, vqa_scores
+from harness.mmvet_scores import mmvet_scores
+from harness.verdicts import KnownVerdicts, judge_verdicts
 from harness.vlmevalkit import judge_installed
 from model_wrappers.errors import UserError
-
-Verdict = TypeVar("Verdict")
 
 
 def open_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     """The benchmark's metric, see `harness.scoring.score`. A blank reply is wrong without asking any judge."""
-    return {"MMBench-Video": _mmbench_video, "NExT-QA-OE": _next_oe, "ActivityNet-QA": _activitynet}[benchmark.name](
-        benchmark, lines, judge, workdir
-    )
+    methods = {
+        "MMVet": mmvet_scores,
+        "MMBench-Video": _mmbench_video,
+        "NExT-QA-OE": _next_oe,
+        "ActivityNet-QA": _activitynet,
+        "vqa": vqa_scores,
+        "exact": exact_scores,
+    }
+    return methods[benchmark.entry.scored_as](benchmark, lines, judge, workdir)
 
 
 def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
@@ -31,7 +35,7 @@ def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge,
         note = f"judge {judge.model}"
         blank: dict[Index, int] = {line.index: 0 for line in lines if not line.reply.strip()}
         asked = {line.index: protocols.rating(line.row, line.reply) for line in lines if line.index not in blank}
-        ratings = blank | _verdicts(judge, asked, protocols.read_rating)
+        ratings = blank | judge_verdicts(judge, asked, protocols.read_rating)
     elif judge == "exact":
         note = "exact match"
         ratings = {line.index: 3 * exact_match(line.reply, [line.row["answer"]]) for line in lines}
@@ -55,7 +59,7 @@ def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge,
             for position, line in enumerate(lines)
         ]
     )
-    with judge_installed(benchmark.entry.module, _Verdicts(by_number)):
+    with judge_installed(benchmark.entry.module, KnownVerdicts(by_number, "Candidate answer: ", "\n")):
         rating = evaluate(benchmark, table, workdir, model="retain", nproc=1)
     per_sample = {line.index: ratings[line.index] / 3 for line in lines}
     overall = float(rating["coarse_all"]["Overall"]) / 3
@@ -63,21 +67,6 @@ def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge,
     groups = rating["coarse_all"] | rating["fine_all"]
     by_group = {name: float(value) for name, value in groups.items() if value != "nan" and name != "Overall"}
     return Result(per_sample, by_group, note)
-
-
-class _Verdicts:
-    """Stands where the kit builds its judge, and gives back verdicts that were reached before."""
-
-    fail_msg = "Failed to obtain answer via API."
-
-    def __init__(self, verdicts: Mapping[str, str]) -> None:
-        self._verdicts = verdicts
-
-    def working(self) -> bool:
-        return True
-
-    def generate(self, prompt: str) -> str:
-        return self._verdicts[prompt.split("Candidate answer: ")[1].split("\n")[0]]
 
 
 def _next_oe(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
@@ -102,7 +91,7 @@ def _activitynet(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
         if line.reply.strip()
     }
     blank = {line.index: protocols.Correctness(False, 0.0) for line in lines if not line.reply.strip()}
-    verdicts = blank | _verdicts(judge, asked, protocols.read_correctness)
+    verdicts = blank | judge_verdicts(judge, asked, protocols.read_correctness)
     per_sample = {index: float(verdict.right) for index, verdict in verdicts.items()}
     metrics = {}
     if verdicts:
@@ -110,16 +99,3 @@ def _activitynet(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
         metrics["exact match"] = 100 * sum(exact.values()) / len(exact)
     groups = own_groups(benchmark, lines, per_sample)
     return Result(per_sample, groups, f"judge {judge.model}", metrics=metrics)
-
-
-def _verdicts(
-    config: JudgeConfig, asked: Mapping[Index, Question], read: Callable[[str], Verdict | None]
-) -> dict[Index, Verdict]:
-    """What the judge said, by index; samples without a usable verdict are left out."""
-    if not asked:
-        return {}
-    replies = Judge(config).ask_all(asked, lambda reply: read(reply) is not None)
-    read_replies = {index: read(reply) for index, reply in replies.items() if reply is not None}
-    return {index: verdict for index, verdict in read_replies.items() if verdict is not None}
-
-

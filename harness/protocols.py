@@ -86,6 +86,30 @@ def option(question: str, options: Sequence[str], prediction: str) -> Question:
     return Question(words.build_prompt(question, listed, prediction), max_tokens=16)
 
 
+def yes_no(question: str, prediction: str) -> Question:
+    """Does a reply, in which neither can be read, mean yes or no? The kit's own words."""
+    words = kit("vlmeval.dataset.utils.yorn")
+    return Question(words.YOrN_match_prompt({"question": question, "prediction": prediction}), max_tokens=16)
+
+
+def read_yes_no(reply: str) -> str | None:
+    """A verdict that is `Yes`, `No` or `Unknown` and nothing else, or None."""
+    found = re.fullmatch(r"\s*(yes|no|unknown)\s*\.?\s*", reply, re.IGNORECASE)
+    return found[1].capitalize() if found else None
+
+
+def correctness_score(line: dict[str, Any], prediction: str) -> Question:
+    """MMVet: how right is the prediction, 0.0 to 1.0? The kit's own few-shot prompt and reply length."""
+    words = kit("vlmeval.dataset.utils.mmvet")
+    return Question(words.build_mmvet_gpt4_prompt({**line, "prediction": prediction}), max_tokens=3)
+
+
+def read_correctness_score(reply: str) -> float | None:
+    """A verdict that is one number from 0 to 1 and nothing else (the kit counts any other as 0), or None."""
+    found = re.fullmatch(r"\s*([01](?:\.\d*)?|\.\d+)\s*", reply)
+    return float(found[1]) if found and float(found[1]) <= 1 else None
+
+
 def read_option(reply: str, count: int) -> str | None:
     """A verdict that is one option's letter, or `Z` for none of the `count` options; None if it is neither."""
     found = re.fullmatch(r"\s*\(?([A-Z])\)?\s*\.?\s*", reply)

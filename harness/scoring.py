@@ -22,10 +22,15 @@ from harness.benchmarks.opened import OpenBenchmark
 from harness.choice_scores import choice_scores
 from harness.evaluation import AnyJudge, Index, Line, ScoringError, Workdir
 from harness.judge import JudgeConfig, JudgeError
+from harness.kit_scores import kit_scores
 from harness.open_scores import open_scores
+from harness.yes_no_scores import yes_no_scores
 from model_wrappers.errors import UserError
 
 __all__ = ["AnyJudge", "JudgeConfig", "JudgeError", "Score", "ScoringError", "score"]
+
+
+_METHODS = {"choice": choice_scores, "yes/no": yes_no_scores, "open": open_scores, "other": kit_scores}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,12 @@ class Score:
     how many have. `failed`: samples asked for without an answer or a verdict. `total`: samples in the benchmark.
     `unparsed`: replies in which no option could be read (they are wrong). `metrics`: further official numbers. `note`:
     how scored.
+
+    `contributions` and `strata`, by index as `per_sample`: the headline is the sum over the strata of `stratum_scale`
+    times the mean contribution. Mostly there is one stratum, and the contributions are the scores. In MME a stratum is
+    a category, and a contribution 0 to 2: the answer is right, and so are all answers about its picture (of a picture
+    with one question asked, that one). `stratum_scale` None: the headline is no such mean (`note` says what it is), so
+    no interval can be had from the samples; the contributions are then the scores.
     """
 
     headline: float | None
@@ -48,6 +59,9 @@ class Score:
     note: str = ""
     unparsed: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    contributions: dict[Index, float] = field(default_factory=dict)
+    strata: dict[Index, str] = field(default_factory=dict)
+    stratum_scale: float | None = None
 
 
 def score(
@@ -77,12 +91,13 @@ def score(
         for index, row in zip(benchmark.indices, benchmark.rows.to_dict("records"), strict=True)
         if (reply := predictions.get(index)) is not None
     ]
-    method = choice_scores if benchmark.entry.kind == "choice" else open_scores
-    result = method(benchmark, lines, judge, workdir)
+    result = _METHODS[benchmark.entry.kind](benchmark, lines, judge, workdir)
     missing = len(predictions) - len(result.per_sample)
     complete = missing == 0 and bool(result.per_sample)
+    scale = benchmark.entry.scale
+    contributions, strata = result.parts()
     return Score(
-        headline=result.headline(benchmark.entry.scale) if complete else None,
+        headline=result.headline(scale) if complete else None,
         by_group=result.by_group if complete else {},
         per_sample=result.per_sample,
         n=len(result.per_sample),
@@ -91,6 +106,9 @@ def score(
         note=result.note,
         unparsed=result.unparsed,
         metrics=result.metrics if complete else {},
+        contributions=contributions,
+        strata=strata,
+        stratum_scale=None if result.kits is not None else scale if result.scale is None else result.scale,
     )
 
 

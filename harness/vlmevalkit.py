@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,61 @@ def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(environment))
         for name, value in fixed.items():
-            stack.enter_context(_attribute(constants, name, value))
-        stack.enter_context(_attribute(huggingface_hub, "login", lambda *_, **__: None))
+            stack.enter_context(patched(constants, name, value))
+        stack.enter_context(patched(huggingface_hub, "login", lambda *_, **__: None))
         yield root
+
+
+def kit_modules(cls: type) -> list[Any]:
+    """The kit's modules that a dataset class and its bases are written in: what they call by name is found there."""
+    names = dict.fromkeys(base.__module__ for base in cls.__mro__)
+    return [importlib.import_module(name) for name in names if name.startswith("vlmeval")]
+
+
+@contextlib.contextmanager
+def local_tsv(
+    cls: Any, name: str, path: Path, read: Callable[[Callable[[str], Any]], Any], *, download: bool = False
+) -> Iterator[None]:
+    """The surroundings in which the image dataset class `cls` opens its data set `name` from the TSV at `path`.
+
+    The file is used as it is: its md5 counts as the right one (the kit would download over it), nothing is downloaded
+    (unless `download`), and no `<name>_local.tsv` of an earlier file is taken for it. `read(load)` makes its rows; it
+    is given the kit's own `load`. Decoded pictures are put in place whole: the kit takes a torn one for readable.
+    """
+    local, load = str(path), kit("vlmeval.smp").load
+
+    def refuse(url: str, *_: Any) -> None:
+        raise UserError(f"{name}: VLMEvalKit would download {url}; get it and put it into {path.parent}")
+
+    with contextlib.ExitStack() as stack:
+        if path.is_file() and name in getattr(cls, "DATASET_MD5", {}):
+            own = {**cls.DATASET_MD5, name: kit("vlmeval.smp").md5(local)}
+            stack.enter_context(patched(cls, "DATASET_MD5", own))
+        for module in kit_modules(cls):
+            changes: dict[str, Any] = {
+                "load": lambda file, *rest: read(load) if file == local else load(file, *rest),
+                "file_size": lambda *_: 0.0,
+            }
+            if not download:
+                changes["download_file"] = refuse
+            for attribute, value in changes.items():
+                if hasattr(module, attribute):
+                    stack.enter_context(patched(module, attribute, value))
+        base = kit("vlmeval.dataset.image_base")
+        base.decode_base64_to_image_file = _decode_whole
+        yield
+
+
+def _decode_whole(text: str, path: str, target_size: int = -1) -> None:
+    """The kit's `decode_base64_to_image_file`, but the file appears when it is complete."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{os.getpid()}-{target.name}")  # the suffix decides the format
+    try:
+        kit("vlmeval.smp").decode_base64_to_image(text, target_size=target_size).save(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -105,16 +157,16 @@ def register_datasets() -> None:
 
 
 @contextlib.contextmanager
-def evaluation() -> Iterator[None]:
+def evaluation(**formats: str) -> Iterator[None]:
     """The surroundings in which the kit's `evaluate` runs: intermediate files in fixed formats, and silence."""
-    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv"}), quiet():
+    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", **formats}), quiet():
         yield
 
 
 @contextlib.contextmanager
 def judge_installed(module: str, judge: object) -> Iterator[None]:
     """Have the dataset module `module` use `judge` (working(), generate(), fail_msg) wherever it builds a judge."""
-    with _attribute(kit(module), "build_judge", lambda **_: judge):
+    with patched(kit(module), "build_judge", lambda **_: judge):
         yield
 
 
@@ -138,7 +190,8 @@ def _set(name: str, value: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Have `owner` show `value` under `name` for the time of the `with`."""
     # Through the instance dict: huggingface_hub resolves its names lazily, and a restored lazy name must stay lazy.
     own = vars(owner)
     present, before = name in own, own.get(name)

@@ -1,6 +1,7 @@
 """The benchmarks by name, and how to open one.
 
-Importing this package costs nothing: pandas, torch and VLMEvalKit come only with `open_benchmark`.
+Importing this package costs nothing: pandas, torch and VLMEvalKit come only with `open_benchmark`, or with a
+name that is none of the paper's.
 """
 
 from __future__ import annotations
@@ -22,30 +23,82 @@ class Benchmark:
     `name`: as in the paper's tables, which is also the column's head (`column`).
     `kit_dataset`: VLMEvalKit's `dataset_name`; it decides which prompt a model class builds.
     `module`, `class_name`: where the dataset class lives.
-    `kind`: `choice` (a letter is right or wrong) or `open` (free text against a reference).
-    `scale`: the headline lies in 0..scale: 100 for percent, 3 for MMBench-Video's judge.
+    `kind`: `choice` (a letter is right or wrong), `yes/no`, `open` (free text against a reference) or `other` (only
+    VLMEvalKit's own evaluation knows).
+    `scale`: the headline lies in 0..scale: 100 for percent, 3 for MMBench-Video's judge, 2800 for MME.
     `metric`: the official metric, in words.
     `needs_judge`: the official metric cannot be had without a judge.
+    `modality`: what is shown: an `image` (or several) or a `video`.
+    `scheme`: how it is scored: like the benchmark of that name, or one of `mcq`, `circular`, `yes/no`, `vqa`, `exact`,
+    `kit` (see `harness.benchmarks.foreign`). Empty: like itself.
     """
 
     name: str
     kit_dataset: str
     module: str
     class_name: str
-    kind: Literal["choice", "open"]
+    kind: Literal["choice", "yes/no", "open", "other"]
     scale: float
     metric: str
     needs_judge: bool = False
+    modality: Literal["image", "video"] = "video"
+    scheme: str = ""
 
     @property
     def column(self) -> str:
         """The head of its column in the paper's tables."""
         return self.name
 
+    @property
+    def scored_as(self) -> str:
+        """`scheme`, or its own name where that is empty."""
+        return self.scheme or self.name
+
 
 _BENCHMARKS = {
     b.name: b
     for b in (
+        Benchmark(
+            "MME",
+            "MME",
+            "vlmeval.dataset.image_yorn",
+            "ImageYORNDataset",
+            "yes/no",
+            2800.0,
+            "perception + reasoning: accuracy + pair accuracy of each of 14 categories, 0 to 2800",
+            modality="image",
+        ),
+        Benchmark(
+            "MMStar",
+            "MMStar",
+            "vlmeval.dataset.image_mcq",
+            "ImageMCQDataset",
+            "choice",
+            100.0,
+            "accuracy",
+            modality="image",
+        ),
+        Benchmark(
+            "MMVet",
+            "MMVet",
+            "vlmeval.dataset.image_vqa",
+            "MMVet",
+            "open",
+            100.0,
+            "mean judge score",
+            needs_judge=True,
+            modality="image",
+        ),
+        Benchmark(
+            "SEEDBench_IMG",
+            "SEEDBench_IMG",
+            "vlmeval.dataset.image_mcq",
+            "ImageMCQDataset",
+            "choice",
+            100.0,
+            "accuracy",
+            modality="image",
+        ),
         Benchmark("Video-MME", "Video-MME", "vlmeval.dataset.videomme", "VideoMME", "choice", 100.0, "accuracy"),
         Benchmark("MVBench", "MVBench_MP4", "vlmeval.dataset.mvbench", "MVBench_MP4", "choice", 100.0, "accuracy"),
         Benchmark(
@@ -74,27 +127,44 @@ _BENCHMARKS = {
 
 
 def benchmark_names() -> list[str]:
-    """The names, in the order of the paper's columns."""
+    """The names of the paper's benchmarks, in the order of its columns."""
     return list(_BENCHMARKS)
 
 
-def benchmark(name: str) -> Benchmark:
-    """The entry called `name`. Raises UserError, listing the known names, when there is none."""
-    if name not in _BENCHMARKS:
-        raise UserError(f"there is no benchmark {name!r}; known are {', '.join(_BENCHMARKS)}")
-    return _BENCHMARKS[name]
+def benchmark(name: str, data: str | Path | None = None) -> Benchmark:
+    """The entry called `name`: one of the paper's, any data set registered in VLMEvalKit, or a TSV of one's own.
+
+    `data`: the data folder, in which `LMUData/<name>.tsv` may lie; without it, TSVs of one's own are not known. A name
+    that is none of the paper's loads VLMEvalKit (seconds).
+
+    Raises UserError, listing the known names, when there is none.
+    """
+    if name in _BENCHMARKS:
+        return _BENCHMARKS[name]
+    from harness.benchmarks import foreign
+
+    found = foreign.entry(name, None if data is None else Path(data), _BENCHMARKS.values())
+    if found is None:
+        where = "LMUData" if data is None else Path(data) / "LMUData"
+        raise UserError(
+            f"there is no benchmark {name!r}; known are {', '.join(_BENCHMARKS)}, every data set of VLMEvalKit by its "
+            f"name there, and a TSV of your own in {where}"
+        )
+    return found
 
 
 def open_benchmark(name: str, data: str | Path, frames: int, *, download: bool = False) -> OpenBenchmark:
-    """Open `name` from the folder `data`, asking its dataset class for `frames` frames a video.
+    """Open `name` from the folder `data`, asking its dataset class for `frames` frames a video (images: no matter).
 
     `download=False` works from what is on disk and never touches the network.
 
     Raises UserError for an unknown name, data that is missing or malformed, a missing video, a non-positive `frames`.
     """
-    entry = benchmark(name)
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
         raise UserError(f"{name}: frames is {frames!r}; allowed are whole numbers from 1")
+    if not Path(data).is_dir():
+        raise UserError(f"the data folder {data} does not exist")
+    entry = benchmark(name, data)
     from harness.benchmarks.opened import OpenBenchmark
 
-    return OpenBenchmark.open(entry, Path(data), frames, download=download)
+    return OpenBenchmark.open(entry, Path(data).resolve(), frames, download=download)

@@ -1,4 +1,4 @@
-"""Read the chosen option out of a reply. Strict: what is not clearly one option is no option, and scores as wrong."""
+"""Read the chosen option, or yes and no, out of a reply. Strict: what is not clearly one is none, and wrong."""
 
 from __future__ import annotations
 
@@ -44,6 +44,29 @@ def parse_choice(reply: str | None, options: Sequence[str]) -> str | None:
         if letter is not None:
             return letter
     return None
+
+
+_YES_NO_FIRST = re.compile(r"^(yes|no)(?=$|[^\w/'’-])(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)", re.IGNORECASE)
+_YES_NO_STATED = re.compile(
+    r"\banswer\s*(?:is\s*:?|:)\s*[\"'*(\[]*\s*(yes|no)\b(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)", re.IGNORECASE
+)
+
+
+def parse_yes_no(reply: str | None) -> str | None:
+    """`Yes` or `No` where `reply` clearly says one of them, else None.
+
+    Accepted: the word as the first one (`No, there is none`), and a statement (`The answer is yes`, `Answer: no`). Not:
+    the word anywhere else (`There is no sign of it`, `It says yes`), both in one breath (`Yes or no`), two
+    different statements, and words that only begin so (`Not sure`, `Nobody`, `no-one`).
+    """
+    if reply is None:
+        return None
+    reply = reply.strip().lstrip("*\"'`([{ \t\n")
+    said = {found.capitalize() for found in _YES_NO_STATED.findall(reply)}
+    first = _YES_NO_FIRST.match(reply)
+    if first:
+        said.add(first[1].capitalize())
+    return said.pop() if len(said) == 1 else None
 
 
 def _leading(reply: str, letters: str, texts: Sequence[str]) -> str | None:

@@ -1,8 +1,10 @@
-"""Small editions of the six benchmarks on disk, in the layouts in which they are published."""
+"""Small editions of the benchmarks on disk, in the layouts in which they are published."""
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import pickle
 import tempfile
@@ -15,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LETTERS = "ABCDE"
@@ -225,7 +228,104 @@ def activitynet(
     return folder
 
 
-WRITERS: dict[str, Callable[[Path], Path]] = {
+@cache
+def picture(seed: int, side: int = 28, kind: str = "PNG") -> str:
+    """The base64 of an image of coloured blocks; another seed is another image."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    pixels = np.kron(blocks, np.ones((side // 4, side // 4, 1), dtype=np.uint8))
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def tsv(data: Path, name: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """`LMUData/<name>.tsv`, as VLMEvalKit reads image benchmarks. Returns the file."""
+    path = data / "LMUData" / f"{name}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, sep="\t", index=False)
+    return path
+
+
+MME_CATEGORIES = [
+    *("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"),
+    *("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
+]
+
+
+def mme_pair(number: int, category: str = "color", answers: Sequence[str] = ("Yes", "No")) -> list[dict[str, Any]]:
+    """The two rows of MME's image `number`."""
+    return [
+        {
+            "index": 2 * number + part,
+            "category": category,
+            "question": f"Is block {number} {['red', 'green'][part]}? Please answer yes or no.",
+            "answer": answer,
+            "image": picture(number),
+            "image_path": f"{category}/{number:04}.png",
+        }
+        for part, answer in enumerate(answers)
+    ]
+
+
+def mme(data: Path, rows: Sequence[dict[str, Any]] | None = None) -> Path:
+    """MME: two questions an image, one image a category."""
+    if rows is None:
+        rows = [row for number, category in enumerate(MME_CATEGORIES) for row in mme_pair(number, category)]
+    return tsv(data, "MME", rows)
+
+
+def choice_row(number: int, answer: str = "B", **changes: Any) -> dict[str, Any]:
+    """One row of MMStar, SEEDBench_IMG or another multiple-choice TSV."""
+    return {
+        "index": number,
+        "question": f"What colour is block {number}?",
+        "A": "red",
+        "B": "green",
+        "C": "blue",
+        "D": "a cat",
+        "answer": answer,
+        "category": ["coarse perception", "math"][number % 2],
+        "image": picture(number),
+        **changes,
+    }
+
+
+def mmstar(data: Path, rows: Sequence[dict[str, Any]] | None = None, name: str = "MMStar") -> Path:
+    """MMStar, or another multiple-choice TSV of that form."""
+    return tsv(data, name, [choice_row(i, "ABCD"[i % 4]) for i in range(4)] if rows is None else rows)
+
+
+def seedbench(data: Path, rows: Sequence[dict[str, Any]] | None = None) -> Path:
+    """SEEDBench_IMG."""
+    return mmstar(data, rows, "SEEDBench_IMG")
+
+
+def mmvet_row(number: int, answer: str = "a red block", category: str = "rec") -> dict[str, Any]:
+    """One row of MMVet."""
+    return {
+        "index": f"v1_{number}",
+        "question": f"What is in corner {number}?",
+        "answer": answer,
+        "category": category,
+        "image": picture(number),
+    }
+
+
+def mmvet(data: Path, rows: Sequence[dict[str, Any]] | None = None) -> Path:
+    """MMVet; all six capabilities."""
+    if rows is None:
+        capabilities = ["rec", "ocr,math", "rec,know,gen", "ocr,spat"]
+        rows = [mmvet_row(i, ["a red block", "7"][i % 2], capabilities[i]) for i in range(4)]
+    return tsv(data, "MMVet", rows)
+
+
+IMAGES: dict[str, Callable[..., Path]] = {
+    "MME": mme,
+    "MMStar": mmstar,
+    "MMVet": mmvet,
+    "SEEDBench_IMG": seedbench,
+}
+VIDEOS: dict[str, Callable[..., Path]] = {
     "Video-MME": video_mme,
     "MVBench": mvbench,
     "MMBench-Video": mmbench_video,
@@ -233,3 +333,4 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "NExT-QA-OE": next_oe,
     "ActivityNet-QA": activitynet,
 }
+WRITERS = IMAGES | VIDEOS

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.benchmarks import benchmark, benchmark_names, open_benchmark
+from harness.benchmarks import benchmark, open_benchmark
 from model_wrappers.errors import SampleError, UserError
 from tests.benchmarks import layouts
 
@@ -30,7 +30,7 @@ def video_of(name: str, data: Path) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no video, but it has some bytes"])
-@pytest.mark.parametrize("name", benchmark_names())
+@pytest.mark.parametrize("name", list(layouts.VIDEOS))
 def test_a_bad_video_fails_only_its_own_samples(name: str, content: bytes, tmp_path: Path) -> None:
     layouts.WRITERS[name](tmp_path)
     bad = video_of(name, tmp_path)
@@ -51,7 +51,7 @@ def test_a_bad_video_fails_only_its_own_samples(name: str, content: bytes, tmp_p
                 opened.message(i)
 
 
-@pytest.mark.parametrize("name", benchmark_names())
+@pytest.mark.parametrize("name", list(layouts.VIDEOS))
 def test_a_missing_video_is_named(name: str, tmp_path: Path) -> None:
     layouts.WRITERS[name](tmp_path)
     gone = video_of(name, tmp_path)
@@ -68,14 +68,14 @@ def test_a_video_that_vanishes_later_fails_its_sample(tmp_path: Path) -> None:
     assert "does not exist any more" in str(opened.problem(0))
 
 
-@pytest.mark.parametrize("name", benchmark_names())
+@pytest.mark.parametrize("name", list(layouts.VIDEOS))
 def test_no_data_says_where_it_was_looked_for(name: str, tmp_path: Path) -> None:
     refused(name, tmp_path, name if name in {"Video-MME", "MVBench", "MMBench-Video"} else "looked for", str(tmp_path))
     refused(name, tmp_path / "nowhere", "does not exist")
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UserError, match="'MVBnch'; known are Video-MME, MVBench, MMBench-Video"):
+    with pytest.raises(UserError, match="'MVBnch'; known are MME, MMStar, MMVet, SEEDBench_IMG, Video-MME"):
         benchmark("MVBnch")
 
 

@@ -1,0 +1,181 @@
+"""Benchmarks about videos, opened: VLMEvalKit's video datasets and those of this package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import portalocker
+
+from harness.benchmarks import Benchmark, hub
+from harness.benchmarks.opened import OpenBenchmark
+from harness.vlmevalkit import data_root, kit, quiet
+from model_wrappers.errors import SampleError, UserError
+
+# Columns that pandas would turn into numbers or NaN when the kit reads its TSV: `None`, `N/A`, `007` are answers.
+_TEXT = ("video", "video_path", "prefix", "question", "answer", "candidates", "dimensions", "task_type")
+_PLACES = ("video_path", "subtitle_path")
+_HEAD = 1 << 16
+
+
+def open_videos(entry: Benchmark, data: Path, frames: int, download: bool) -> OpenVideos:
+    """See `harness.benchmarks.open_benchmark`."""
+    folder = hub.check(entry.scored_as, data, download=download)
+    unpacked = [folder / part for part in ("video", "subtitle")] if folder else []
+    fresh = [part for part in unpacked if not part.exists()]
+    with data_root(data, offline=not download):
+        try:
+            # The kit unpacks and rewrites its TSV in place; another process must not read half of it.
+            with portalocker.Lock(data / "LMUData" / f"{entry.name}.lock", timeout=3600), quiet():
+                dataset = getattr(kit(entry.module), entry.class_name)(dataset=entry.kit_dataset, nframe=frames)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
+            # The kit takes an existing folder for a complete one; a half-unpacked one must not stay.
+            for part in fresh:
+                shutil.rmtree(part, ignore_errors=True)
+            raise UserError(f"{entry.name}: an archive with videos in {folder} is damaged ({error})") from error
+        except OSError as error:
+            raise UserError(f"{entry.name}: {error.filename or data}: {error.strerror or error}") from error
+    opened = OpenVideos(entry, dataset, data, frames)
+    if entry.scored_as != "kit":
+        opened.mend_text()
+    return opened
+
+
+class OpenVideos(OpenBenchmark):
+    """A benchmark about videos."""
+
+    def mend_text(self) -> None:
+        """Undo what reading a TSV without a schema did to text columns."""
+        path = Path(self.dataset.data_file)
+        if path.suffix != ".tsv":
+            return
+        raw = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        for column in _TEXT:
+            if column in raw:
+                self.rows[column] = raw[column].to_numpy(dtype=object)
+        self.dataset.videos = sorted(set(self.rows["video"]))
+
+    def _check(self) -> None:
+        for path, position in self._files.items():
+            if not Path(path).is_file():
+                raise UserError(
+                    f"{self.name}: video {path} of question {self.indices[position]} does not exist; if an unpacking "
+                    f"was cut short, delete {Path(path).parent} and it is unpacked again"
+                )
+
+    @cached_property
+    def _shown(self) -> list[tuple[Any, ...]]:
+        """By position, what names the video of a row."""
+        columns = [column for column in ("prefix", "video") if column in self.rows]
+        return [tuple(values) for values in self.rows[columns].itertuples(index=False)]
+
+    @cached_property
+    def _files_of(self) -> dict[tuple[Any, ...], tuple[int, list[str]]]:
+        """By what names a video: the position of the first question about it, and its files."""
+        found: dict[tuple[Any, ...], tuple[int, list[str]]] = {}
+        for position, shown in enumerate(self._shown):
+            if shown not in found:
+                found[shown] = (position, self.media(position))
+        return found
+
+    @cached_property
+    def _files(self) -> dict[str, int]:
+        """Every video file once, with the position of the first question about it."""
+        files: dict[str, int] = {}
+        for position, paths in self._files_of.values():
+            for path in paths:
+                files.setdefault(path, position)
+        return files
+
+    def message(self, i: int, *, video_llm: bool = True) -> list[dict[str, str]]:
+        """See the base class."""
+        for path in self.media(i):
+            _refuse_unreadable(path)
+        if video_llm:
+            return self.dataset.build_prompt(int(i), video_llm=True)
+        with self._lock:
+            shared = self.dataset.frame_root
+            # The kit keeps frames under the video's bare name: those of a namesake or of an older file would be taken.
+            self.dataset.frame_root = os.path.join(shared, self._frames_key(i))
+            try:
+                os.makedirs(self.dataset.frame_root, exist_ok=True)
+                return self.dataset.build_prompt(int(i), video_llm=False)
+            finally:
+                self.dataset.frame_root = shared
+
+    def _frames_key(self, i: int) -> str:
+        files = []
+        for path in self.media(i):
+            stat = os.stat(path)
+            files.append((os.path.relpath(path, self.data), stat.st_size, stat.st_mtime_ns))
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+
+    def dump_image(self, line: Any) -> list[str]:
+        """See the base class."""
+        raise UserError(f"{self.name} has videos and no images")
+
+    def media(self, i: int) -> list[str]:
+        """See the base class."""
+        return [part["value"] for part in self.dataset.build_prompt(int(i), video_llm=True) if part["type"] == "video"]
+
+    def problem(self, i: int) -> str | None:
+        """See the base class."""
+        import decord
+
+        for path in self.media(i):
+            try:
+                _refuse_unreadable(path)
+                if len(decord.VideoReader(path)) == 0:
+                    return f"video {path} has no frames"
+            except SampleError as error:
+                return str(error)
+            except (decord.DECORDError, RuntimeError, OSError):
+                return f"video {path} cannot be decoded; it is damaged or not a video"
+        return None
+
+    @cached_property
+    def clusters(self) -> list[str]:
+        """See the base class: the path of the video in the data folder."""
+        names = {
+            shown: "|".join(os.path.relpath(path, self.data) for path in paths)
+            for shown, (_, paths) in self._files_of.items()
+        }
+        return [names[shown] for shown in self._shown]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the questions and the videos: names, sizes, first and last 64 KiB (micro's files: all of them)."""
+        hashed = hashlib.sha256()
+        columns = sorted(column for column in self.rows.columns if column not in (*_PLACES, "prediction"))
+        for line in self.rows[columns].to_dict("records"):
+            hashed.update(json.dumps(line, sort_keys=True, default=str).encode())
+        for path in sorted(self._files):
+            hash_file(hashed, path)
+        return hashed.hexdigest()
+
+
+def hash_file(hashed: Any, path: str) -> None:
+    """Add a media file to the hash `hashed`: name, size, first and last 64 KiB."""
+    size = Path(path).stat().st_size
+    hashed.update(f"{Path(path).name} {size}".encode())
+    with open(path, "rb") as file:
+        hashed.update(file.read(_HEAD))
+        file.seek(max(_HEAD, size - _HEAD))
+        hashed.update(file.read())
+
+
+def _refuse_unreadable(path: str) -> None:
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise SampleError(f"video {path} does not exist any more ({error.strerror})") from error
+    if size == 0:
+        raise SampleError(f"video {path} is empty (0 bytes)")
