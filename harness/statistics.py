@@ -1,12 +1,38 @@
-"""What is computed from scores: preservation, the paper's Avg.(%).
+"""What is computed from scores: preservation, the paper's Avg.(%), and when two scores may be compared at all.
 
-Standard library only: the same code serves our tables and the recomputation of the paper's.
+Standard library only: the same code serves our tables and the recomputation of the paper's. How sure a preservation is
+comes from `harness.bootstrap`, which two rows differ from `harness.significance`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a score is made of, sample by sample: all four of the same length, in one order for every row of a table.
+
+    The score is the sum over strata of `scale` x the mean contribution of the stratum's samples; most benchmarks have
+    one stratum, MME one for each category.
+
+    contributions: what each sample adds. clusters: the video or image that each sample asks about; samples of one
+    cluster are not independent. strata: by sample. right: how right each answer is, in [0, 1].
+    """
+
+    contributions: tuple[float, ...]
+    clusters: tuple[str, ...]
+    strata: tuple[str, ...]
+    right: tuple[float, ...]
+    scale: float
+
+    def score(self) -> float:
+        """The score that these samples give."""
+        by_stratum: dict[str, list[float]] = {}
+        for stratum, value in zip(self.strata, self.contributions, strict=True):
+            by_stratum.setdefault(stratum, []).append(value)
+        return self.scale * sum(sum(values) / len(values) for values in by_stratum.values())
 
 
 @dataclass(frozen=True)
@@ -18,6 +44,8 @@ class Cell:
     n, total: samples answered and samples asked; both 0 where unknown, as for a printed number.
     samples: names the set of samples (a digest). Two scores are compared only when these are equal.
     note: how the score was made, where a reader must know ("exact match instead of a judge").
+    runs: the samples behind the score, once for each seed that it is the mean of; () where they are unknown, and then
+        nothing can be said about how sure the score is.
     """
 
     score: float | None
@@ -25,11 +53,31 @@ class Cell:
     total: int = 0
     samples: str = ""
     note: str = ""
+    runs: tuple[Samples, ...] = field(default=(), repr=False)
 
     @property
     def complete(self) -> bool:
         """Whether every sample that was asked has an answer and a score stands."""
         return self.score is not None and self.n == self.total
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ends of a 95% interval."""
+
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies inside, ends included."""
+        return self.low <= value <= self.high
+
+
+def comparable(one: Cell | None, other: Cell | None) -> bool:
+    """Whether two scores are over the very same samples, all of them answered."""
+    if one is None or other is None or not (one.complete and other.complete):
+        return False
+    return one.samples == other.samples and one.total == other.total
 
 
 def preservation(row: Mapping[str, Cell], vanilla: Mapping[str, Cell], benchmarks: Sequence[str]) -> float | None:
@@ -41,9 +89,7 @@ def preservation(row: Mapping[str, Cell], vanilla: Mapping[str, Cell], benchmark
     ratios = []
     for benchmark in benchmarks:
         ours, base = row.get(benchmark), vanilla.get(benchmark)
-        if ours is None or base is None or not (ours.complete and base.complete):
-            return None
-        if ours.samples != base.samples or ours.total != base.total:
+        if ours is None or base is None or not comparable(ours, base):
             return None
         if ours.score is None or not base.score:
             return None
