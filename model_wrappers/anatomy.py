@@ -20,8 +20,9 @@ def language_model(model: nn.Module) -> Any:
     decoder = getattr(getattr(model, "model", None), "language_model", None)
     if decoder is None or not hasattr(decoder, "layers"):
         raise UserError(
-            f"compression knows multimodal models such as Qwen2VLForConditionalGeneration, not {type(model).__name__}: "
-            "it needs model.model.language_model with its layers"
+            "compression knows multimodal models such as Qwen2VLForConditionalGeneration and "
+            f"LlavaOnevisionForConditionalGeneration, not {type(model).__name__}: it needs model.model.language_model "
+            "with its layers"
         )
     return decoder
 

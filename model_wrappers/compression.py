@@ -33,7 +33,8 @@ def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any)
     """Compresses the visual tokens of every prompt that `model` is given inside a `with`.
 
     Args:
-        model: a Qwen2VLForConditionalGeneration, on any device, dtype and attention kernel.
+        model: a Qwen2VLForConditionalGeneration, a LlavaOnevisionForConditionalGeneration or a model_wrappers.vila
+            VilaForConditionalGeneration, on any device, dtype and attention kernel.
         method: a name of `registry.method_names()`, or a method.
         keep: share of the visual tokens to keep, in (0, 1]; 1 leaves the model untouched.
         fields: hyper-parameters of a method given by name, such as layer=4.
@@ -105,9 +106,10 @@ class Compression:
         self._ids: Tensor | None = None
         self._settings: dict[str, Any] | None = None
         self._scoring = self._watches = False
-        self._next: Tensor | None = None  # [B] position after each prompt's last row, where rows were cut at the input
-        self._real: Tensor | None = None  # [B, L'] mask after the cut
-        self._width = 0
+        self._next: Tensor | None = None  # [B] position after each prompt's last row, where anything is cut
+        self._real: Tensor | None = None  # [B, L'] mask after a cut at the input
+        self._width = 0  # rows of the decoder's first layer after the prefill
+        self._dims = 1  # rows of positions: 3 for M-RoPE
 
     def _watch_generate(self) -> None:
         """The response that relevance explains has the length limit of the generate() call in progress."""
@@ -142,6 +144,7 @@ class Compression:
     def _prefill(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
         self._next = self._real = None
+        self._width = embeds.shape[1]
         self._records = []
         if self._ids is None:
             if self.keep == 1:
@@ -158,11 +161,14 @@ class Compression:
             positions = torch.arange(embeds.shape[1], device=embeds.device).view(1, 1, -1)
         elif positions.ndim == 2:
             positions = positions[None]
-        positions = positions[-3:].expand(3, embeds.shape[0], -1)
+        positions = positions[-3:].expand(-1, embeds.shape[0], -1)  # without the text row that Qwen2-VL puts first
+        self._dims = positions.shape[0]
         prompts = split_batch(self._ids, embeds, positions, mask, self._visual_ids)
+        following = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
         real = None if mask is None or bool(mask.all()) else mask.bool()
         if self._layer_cut is not None:
             self._layer_cut.begin(prompts, real)
+            self._next = following  # after a prompt padded on the right, generate() would count on from the padding
             return None
         chosen = [self._choose(prompt) for prompt in prompts]
         layers = len(self._decoder.layers)
@@ -177,15 +183,19 @@ class Compression:
             stay = prompt.rows_kept(kept)
             rows.append(stay if real is None else real[row].nonzero().squeeze(1)[stay])
         index, self._real = left_pad(rows)
-        self._width = index.shape[1]
-        self._next = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
+        self._width, self._next = index.shape[1], following
+        # Gaps in one-dimensional positions would be read as packed sequences where there is neither mask nor cache.
+        shown = torch.ones_like(index, dtype=torch.bool) if self._real is None and self._dims == 1 else self._real
         return {
             **kwargs,
             "inputs_embeds": gather_rows(embeds, index),
-            # Without the text row that generate() puts first: gaps in it would be read as packed sequences.
-            "position_ids": gather_rows(positions.permute(1, 2, 0), index).permute(2, 0, 1),
-            "attention_mask": self._real,
+            "position_ids": self._as_decoder(gather_rows(positions.permute(1, 2, 0), index).permute(2, 0, 1)),
+            "attention_mask": shown,
         }
+
+    def _as_decoder(self, positions: Tensor) -> Tensor:
+        """[3, B, L] as it is, [1, B, L] as the [B, L] of a decoder with one-dimensional positions."""
+        return positions if self._dims > 1 else positions[0]
 
     def _choose(self, prompt: VisualPrompt) -> tuple[Tensor, float]:
         if self._settings is not None:
@@ -208,11 +218,13 @@ class Compression:
         if self._next is None:
             return None
         step = torch.arange(seen - self._width, seen - self._width + new, device=self._next.device)
-        positions = (self._next[:, None] + step).expand(3, -1, -1)
-        real = self._real
-        if real is not None:
-            real = torch.nn.functional.pad(real, (0, seen + new - self._width), value=True)
-        return args, {**kwargs, "position_ids": positions, "attention_mask": real}
+        changed = {**kwargs, "position_ids": self._as_decoder((self._next[:, None] + step).expand(self._dims, -1, -1))}
+        if self._layer_cut is None:
+            real = self._real
+            if real is not None:
+                real = torch.nn.functional.pad(real, (0, seen + new - self._width), value=True)
+            changed["attention_mask"] = real
+        return args, changed
 
 
 @torch.no_grad()

@@ -1,15 +1,21 @@
-"""From what the processor returned to prompts: the vision encoder and the M-RoPE index, once a sample."""
+"""From what the processor returned to prompts: the vision encoder and the positions, once a sample."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from model_wrappers.anatomy import visual_token_ids
+from model_wrappers.anatomy import embed, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.prompt import VisualPrompt, split_batch
+
+_KINDS = (("image", "pixel_values"), ("video", "pixel_values_videos"))
+"""In the order of `visual_token_ids`; VILA has images only."""
 
 
 @torch.no_grad()
@@ -17,9 +23,9 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
     """Runs the vision encoder and places its features among the text embeddings.
 
     Args:
-        model: a Qwen2VLForConditionalGeneration.
-        inputs: what its processor returned (input_ids [B, L], attention_mask, pixel_values, image_grid_thw,
-            pixel_values_videos, video_grid_thw, mm_token_type_ids), on any device.
+        model: any that `model_wrappers.compress` takes.
+        inputs: what its processor returned: input_ids [B, L], attention_mask, and the family's pixels, grids and sizes;
+            on any device, padded on either side.
         sample_ids: one a prompt, seeding methods that draw; None takes a digest of each prompt's ids and grids.
 
     Returns:
@@ -30,33 +36,60 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
     """
     on_device = {name: value.to(model.device) for name, value in inputs.items() if torch.is_tensor(value)}
     ids = on_device["input_ids"]
-    mask = on_device.get("attention_mask")
-    embeds = model.get_input_embeddings()(ids)
+    embeds = embed(model, ids)
     kinds = torch.zeros_like(ids)
-    sources = (
-        ("image", "pixel_values", "image_grid_thw"),
-        ("video", "pixel_values_videos", "video_grid_thw"),
-    )
-    for number, ((kind, pixels, grid), token) in enumerate(zip(sources, visual_token_ids(model), strict=True), start=1):
+    for number, ((kind, pixels), token) in enumerate(zip(_KINDS, visual_token_ids(model), strict=False), start=1):
         places = ids == token
         kinds = kinds.masked_fill(places, number)
         if pixels not in on_device:
             if bool(places.any()):
                 raise UserError(f"the prompt has {kind} placeholders but the inputs have no {pixels}")
             continue
-        encoder = getattr(model.model, f"get_{kind}_features")
-        features = torch.cat(tuple(encoder(on_device[pixels], on_device[grid], return_dict=True).pooler_output))
+        features = _features(model.model, kind, on_device[pixels], on_device)
         if int(places.sum()) != features.shape[0]:
             raise UserError(
                 f"the prompt has {int(places.sum())} {kind} placeholders, the vision encoder gave "
                 f"{features.shape[0]} features"
             )
         embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds))
-    positions, _ = model.model.get_rope_index(
-        ids,
-        mm_token_type_ids=on_device.get("mm_token_type_ids", kinds),
-        image_grid_thw=on_device.get("image_grid_thw"),
-        video_grid_thw=on_device.get("video_grid_thw"),
+    positions = _positions(model.model, kinds, on_device)
+    return split_batch(ids, embeds, positions, on_device.get("attention_mask"), visual_token_ids(model), sample_ids)
+
+
+def _features(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """[n, d]: what the vision encoder makes of all images, or of all videos, of the batch.
+
+    Besides the pixels an encoder is given what it asks for by name: grids (Qwen2-VL), sizes (LLaVA-OneVision), nothing
+    (VILA).
+    """
+    encoder = getattr(core, f"get_{kind}_features")
+    first, *others = inspect.signature(encoder).parameters
+    found = encoder(
+        **{first: pixels}, **{name: inputs[name] for name in others if name in inputs}, return_dict=True
+    ).pooler_output
+    newline = getattr(core, "image_newline", None)
+    if kind == "video" and newline is not None:
+        # transformers 5.17 leaves LLaVA-OneVision's newline token behind each video to the caller, 5.18 does not.
+        side = core.config.vision_config.image_size // core.config.vision_config.patch_size
+        if found.shape[1] == pixels.shape[1] * math.ceil(side / 2) ** 2:
+            found = torch.cat((found, newline.to(found).expand(found.shape[0], 1, -1)), dim=1)
+    return torch.cat(tuple(found))
+
+
+def _positions(core: Any, kinds: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """[3, B, L] M-RoPE rows where the family has them, else [1, B, L]: each prompt's rows counted from 0.
+
+    `kinds` [B, L]: 0 for text, 1 for an image's placeholder, 2 for a video's.
+    """
+    mask = inputs.get("attention_mask")
+    if not hasattr(core, "get_rope_index"):
+        real = torch.ones_like(kinds) if mask is None else mask.long()
+        return (real.cumsum(dim=-1) - 1).clamp_min(0)[None]
+    positions, _ = core.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs.get("mm_token_type_ids", kinds),
+        image_grid_thw=inputs.get("image_grid_thw"),
+        video_grid_thw=inputs.get("video_grid_thw"),
         attention_mask=mask,
     )
-    return split_batch(ids, embeds, positions, mask, visual_token_ids(model), sample_ids)
+    return positions

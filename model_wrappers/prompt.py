@@ -25,11 +25,12 @@ class VisualPrompt:
     visual: Tensor
     """[L] bool: which rows are visual tokens. Never a start and an end: text may stand between."""
     position_ids: Tensor
-    """[3, L] M-RoPE rows (time, height, width), or [1, L] where a family has one-dimensional positions; uncut."""
+    """[3, L] M-RoPE rows (time, height, width), or [1, L] where a family counts its rows; uncut."""
     next_position: int
     """Position of the first generated token: it follows the last row of the *uncut* prompt."""
     grids: list[tuple[int, int, int]]
-    """(time, height, width) in visual tokens of each image or video, in the order of the prompt."""
+    """(time, height, width) in visual tokens of each image or video, in the order of the prompt; (1, 1, n) for each run
+    of n visual tokens where positions are one-dimensional."""
     sample_id: str
     """Seeds the methods that draw: same prompt, same draw. A digest of the content unless the caller knows better."""
     media: Literal["image", "video"] = "image"
@@ -72,6 +73,11 @@ class VisualPrompt:
         return stay.nonzero().squeeze(1)
 
 
+def as_batch(position_ids: Tensor) -> Tensor:
+    """Positions of one prompt as its decoder takes them: [3, L] M-RoPE rows to [3, 1, L]; [1, L] is a batch already."""
+    return position_ids[:, None] if position_ids.shape[0] > 1 else position_ids
+
+
 def split_batch(
     input_ids: Tensor,
     inputs_embeds: Tensor,
@@ -85,7 +91,7 @@ def split_batch(
     Args:
         input_ids: [B, L] token ids.
         inputs_embeds: [B, L, d] embeddings with the vision features in place.
-        position_ids: [3 or 1, B, L].
+        position_ids: [3, B, L] M-RoPE rows, or [1, B, L].
         attention_mask: [B, L], 0 where padded; None where nothing is.
         visual_ids: placeholder ids of visual tokens (image, video).
         sample_ids: one a prompt; None takes a digest of the unpadded ids and grids.
@@ -115,7 +121,7 @@ def split_batch(
 
 
 def _grids(ids: Tensor, visual: Tensor, positions: Tensor) -> list[tuple[int, int, int]]:
-    """Reads each image's or video's extent off its M-RoPE positions.
+    """Reads each image's or video's grid off its M-RoPE positions; one-dimensional positions tell no more than lengths.
 
     Inside the model's forward the grids are gone (generate() runs the vision encoder before), their positions are not.
     """

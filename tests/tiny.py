@@ -1,7 +1,7 @@
-"""A tiny random Qwen2-VL with a real processor, for tests: CPU, offline, 0.6 MB, built in well under a second.
+"""A tiny random Qwen2-VL and LLaVA-OneVision with real processors, for tests: CPU, offline, 0.6 MB, built in no time.
 
 Everything around the weights is real: the Hugging Face classes, a byte-level tokenizer for any text, the special
-tokens and the chat template of Qwen2-VL, and processor files that ``from_pretrained`` reads.
+tokens and the chat template of the family, and processor files that ``from_pretrained`` reads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     Qwen2Tokenizer,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -56,13 +61,30 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+LLAVA_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
+
+# As the Hugging Face port has it: no system message, a space after the role, pictures first, no newline at the end.
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% for content in message['content'] if content['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'video' %}{{ '<video>\n' }}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'text' %}{{ content['text'] }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+TILE = 3 * 14
+"""Side in pixels of a tile of the tiny LLaVA-OneVision: 3 x 3 tokens, an odd number as in the real one."""
+CANVASES = [[TILE, TILE], [TILE, 2 * TILE], [TILE, 3 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE], [3 * TILE, TILE]]
+
 PATCH, MERGE = 14, 2
 TOKEN_PIXELS = PATCH * MERGE
 """Side of the square of pixels behind one visual token."""
 
 
-def byte_tokenizer() -> Qwen2Tokenizer:
-    """A Qwen2 tokenizer whose vocabulary is the 256 bytes and Qwen2-VL's special tokens: it encodes any text."""
+def byte_tokenizer(
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS, chat_template: str = CHAT_TEMPLATE
+) -> Qwen2Tokenizer:
+    """A Qwen2 tokenizer whose vocabulary is the 256 bytes and a family's special tokens: it encodes any text."""
     # GPT-2's printable alphabet for bytes: printable bytes stand for themselves, the others for chr(256 + n).
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -72,8 +94,8 @@ def byte_tokenizer() -> Qwen2Tokenizer:
         merges=[],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL_TOKENS),
-        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=list(special_tokens),
+        chat_template=chat_template,
         padding_side="left",
     )
     return tokenizer
@@ -87,12 +109,12 @@ def tiny_qwen2_vl(folder: Path | str | None = None, *, seed: int = 0, **text: An
         seed: of the random weights.
         text: overrides of the text config, such as ``num_hidden_layers=4``.
     """
-    if folder is not None:
-        return _build(Path(folder), seed, text)
-    key = repr((seed, sorted(text.items())))
-    if key not in _built:
-        _built[key] = _build(Path(tempfile.mkdtemp(prefix="tiny-qwen2-vl-")), seed, text)
-    return _built[key]
+    return _once(_build_qwen2_vl, folder, seed, text)
+
+
+def tiny_llava_onevision(folder: Path | str | None = None, *, seed: int = 0, **text: Any) -> Path:
+    """`tiny_qwen2_vl` for LLaVA-OneVision: a Qwen2 decoder under a SigLIP tower, images in up to 4 tiles."""
+    return _once(_build_llava_onevision, folder, seed, text)
 
 
 def add_compressors(folder: Path) -> None:
@@ -105,24 +127,20 @@ def add_compressors(folder: Path) -> None:
 _built: dict[str, Path] = {}
 
 
-def _build(folder: Path, seed: int, text: dict[str, Any]) -> Path:
+def _once(build: Any, folder: Path | str | None, seed: int, text: dict[str, Any]) -> Path:
+    if folder is not None:
+        return build(Path(folder), seed, text)
+    key = repr((build.__name__, seed, sorted(text.items())))
+    if key not in _built:
+        _built[key] = build(Path(tempfile.mkdtemp(prefix="tiny-")), seed, text)
+    return _built[key]
+
+
+def _build_qwen2_vl(folder: Path, seed: int, text: dict[str, Any]) -> Path:
     tokenizer = byte_tokenizer()
     token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
-    text_config = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]},
-        "bos_token_id": token["<|endoftext|>"],
-        "eos_token_id": token["<|im_end|>"],
-        "pad_token_id": token["<|endoftext|>"],
-        **text,
-    }
+    rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]}
+    text_config = _text_config(tokenizer, {"rope_parameters": rope, **text})
     config = Qwen2VLConfig(
         text_config=text_config,
         vision_config={
@@ -141,18 +159,85 @@ def _build(folder: Path, seed: int, text: dict[str, Any]) -> Path:
         vision_end_token_id=token["<|vision_end|>"],
         tie_word_embeddings=False,
     )
+    _save(Qwen2VLForConditionalGeneration(config), token, folder, seed)
+    pixels = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+    size = {"shortest_edge": TOKEN_PIXELS**2, "longest_edge": 64 * TOKEN_PIXELS**2}
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, **pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False, **pixels),
+        chat_template=CHAT_TEMPLATE,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _build_llava_onevision(folder: Path, seed: int, text: dict[str, Any]) -> Path:
+    tokenizer = byte_tokenizer(LLAVA_TOKENS, LLAVA_TEMPLATE)
+    token = {name: tokenizer.convert_tokens_to_ids(name) for name in LLAVA_TOKENS}
+    rope = {"rope_type": "default", "rope_theta": 100.0}
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_text_config(tokenizer, {"rope_parameters": rope, **text})},
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": TILE,
+            "patch_size": PATCH,
+            "vision_use_head": False,
+        },
+        image_token_index=token["<image>"],
+        video_token_index=token["<video>"],
+        image_grid_pinpoints=CANVASES,
+        tie_word_embeddings=False,
+    )
+    _save(LlavaOnevisionForConditionalGeneration(config), token, folder, seed)
+    look: dict[str, Any] = {"size": {"height": TILE, "width": TILE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor = LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=CANVASES, **look),
+        tokenizer=tokenizer,
+        video_processor=LlavaOnevisionVideoProcessor(**look),
+        num_image_tokens=(TILE // PATCH) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=LLAVA_TEMPLATE,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _text_config(tokenizer: Qwen2Tokenizer, overrides: dict[str, Any]) -> dict[str, Any]:
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "bos_token_id": end,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": end,
+        **overrides,
+    }
+
+
+def _save(model: Any, token: dict[str, int], folder: Path, seed: int) -> None:
+    """Draws the weights and saves the model."""
     generator = torch.Generator().manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # The default std of 0.02 gives all but uniform attention, where every method's scores would be ties.
             if parameter.ndim == 1:
-                if name.endswith("bias"):
+                if name.endswith(("bias", "image_newline")):
                     parameter.normal_(0.0, 0.1, generator=generator)
                 continue
             if "embed_tokens" in name:
                 std = 1.0
-            elif "patch_embed" in name:
+            elif "patch_embed" in name or "position_embed" in name:
                 std = 0.05
             else:
                 std = 1.4 / parameter[0].numel() ** 0.5
@@ -164,14 +249,4 @@ def _build(folder: Path, seed: int, text: dict[str, Any]) -> Path:
         do_sample=False,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    pixels = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
-    size = {"shortest_edge": TOKEN_PIXELS**2, "longest_edge": 64 * TOKEN_PIXELS**2}
-    processor = Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size, **pixels),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False, **pixels),
-        chat_template=CHAT_TEMPLATE,
-    )
-    processor.save_pretrained(folder)
-    return folder
+    model.eval().save_pretrained(folder)

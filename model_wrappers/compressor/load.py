@@ -18,14 +18,14 @@ def compressor_for(model: Any, prompt: VisualPrompt, where: str | None) -> Compr
     """The compressor for this model and this prompt's media, on the model's device.
 
     Args:
-        where: folder or hub id; None looks for `compressor-video/` or `compressor-image/` in the checkpoint folder.
+        where: folder or hub id; None looks into the checkpoint folder, for `compressor-video/` or `compressor-image/`
+            as `prompt.media` says.
 
     Raises:
         UserError: none there, a broken one, or one trained for another MLLM.
     """
-    video = getattr(model.config, "video_token_id", None)
-    media = "video" if video is not None and bool((prompt.input_ids == video).any()) else "image"
-    folder = _explicit(where) if where is not None else Path(model.name_or_path or ".") / f"compressor-{media}"
+    beside = Path(model.name_or_path or ".") / f"compressor-{prompt.media}"
+    folder = _explicit(where) if where is not None else beside
     if not folder.is_dir():
         raise UserError(
             f"cnn needs a compressor for {mllm_name(model) or 'this model'} and found none at {folder}: train one with "

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class CNN(Scorer):
     """f_theta(A_v^0): a small convolutional network on first-layer attention. Cut at the LLM input.
 
-    `compressor` is a folder or hub id; None looks into the checkpoint folder for `compressor-video/` (a prompt with a
-    video) or `compressor-image/`.
+    `compressor` is a folder or hub id; None looks into the checkpoint folder for `compressor-video/` or
+    `compressor-image/`, as the prompt's `media` says: a video where a video placeholder is among its visual tokens.
+    VILA has none and takes a video as images: its VLMEvalKit class says "video" where the dataset is one of videos,
+    while for `compress()` alone all its prompts are images.
     """
 
     name: ClassVar[str] = "cnn"

@@ -11,7 +11,7 @@ from torch import Tensor
 from model_wrappers.anatomy import language_model
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
-from model_wrappers.prompt import VisualPrompt
+from model_wrappers.prompt import VisualPrompt, as_batch
 
 
 def first_layer_attention(model: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -22,7 +22,7 @@ def first_layer_attention(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     `output_attentions` to 1e-5 in float32.
 
     Args:
-        model: a Qwen2VLForConditionalGeneration.
+        model: any that `model_wrappers.compress` takes.
         inputs: what its processor returned for one prompt.
 
     Returns:
@@ -40,7 +40,7 @@ def prompt_first_layer_attention(model: Any, prompt: VisualPrompt) -> Tensor:
     decoder = language_model(model)
     length = prompt.inputs_embeds.shape[0]
     start = min(int(prompt.visual_rows[-1]) + 1, length - 1) if prompt.n_visual else 0
-    cos, sin = decoder.rotary_emb(prompt.inputs_embeds[None], prompt.position_ids[:, None])
+    cos, sin = decoder.rotary_emb(prompt.inputs_embeds[None], as_batch(prompt.position_ids))
     rows = attention_rows(decoder.layers[0], prompt.inputs_embeds, start, length, (cos[0], sin[0]))
     return rows[:, prompt.visual_rows].mean(dim=0)
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from model_wrappers.prompt import VisualPrompt
+from model_wrappers.prompt import VisualPrompt, as_batch
 
 UNKNOWN_LIMIT = 32
 """New tokens of the response where no generate() call says how many (a bare forward pass)."""
 
-# Of a caller's generate() settings, those that are inputs, or shape the output, or choose another search than greedy.
+# What shapes the output of a caller's generate() call, or chooses another search than greedy.
 _NOT_FORWARDED = frozenset(
-    """inputs input_ids inputs_embeds attention_mask position_ids past_key_values use_cache mm_token_type_ids
-    rope_deltas pixel_values pixel_values_videos image_grid_thw video_grid_thw second_per_grid_ts mm_encoder_outputs
-    logits_to_keep streamer return_dict_in_generate output_attentions output_hidden_states output_scores output_logits
-    do_sample temperature top_k top_p min_p typical_p num_beams num_return_sequences cache_implementation""".split()
+    """inputs kwargs use_cache streamer return_dict_in_generate output_attentions output_hidden_states output_scores
+    output_logits do_sample temperature top_k top_p min_p typical_p num_beams num_return_sequences
+    cache_implementation""".split()
 )
+_DEFAULTS = GenerationConfig()
 
 
 def greedy_response(model: Any, prompt: VisualPrompt) -> Tensor:
@@ -32,7 +33,9 @@ def greedy_response(model: Any, prompt: VisualPrompt) -> Tensor:
     if "response_ids" not in prompt.cache:
         settings = prompt.cache.get("generate_kwargs")
         settings = {"max_new_tokens": UNKNOWN_LIMIT} if settings is None else settings
-        settings = {name: value for name, value in settings.items() if name not in _NOT_FORWARDED}
+        # All others that are settings at all; what is none is an input of the model, such as its pixels.
+        known = {*vars(_DEFAULTS), *inspect.signature(type(model).generate).parameters, "tokenizer"} - _NOT_FORWARDED
+        settings = {name: value for name, value in settings.items() if name in known}
         prompt.cache["response_ids"] = run_generate(model, prompt, None, **settings, **_GREEDY)
     response = prompt.cache["response_ids"]
     ends = _end_ids(model)
@@ -58,7 +61,7 @@ def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settin
         model,
         input_ids=prompt.input_ids[None],
         inputs_embeds=embeds[None],
-        position_ids=positions[:, None],
+        position_ids=as_batch(positions),
         attention_mask=torch.ones((1, embeds.shape[0]), dtype=torch.long, device=embeds.device),
         **_as_config(model, settings, None if rows is None else embeds.shape[0]),
     )
@@ -87,9 +90,6 @@ def _as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> 
             if limit and (getattr(config, new) or getattr(model.generation_config, new)) is None:
                 setattr(config, total, limit + cut_length)
     return {"generation_config": config, **rest}
-
-
-_DEFAULTS = GenerationConfig()
 
 
 def _end_ids(model: Any) -> set[int]:

@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from model_wrappers.anatomy import language_model
+from model_wrappers.anatomy import embed, language_model
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
-from model_wrappers.prompt import VisualPrompt
+from model_wrappers.prompt import VisualPrompt, as_batch
 from model_wrappers.relevance.attention import single
 
 HeadWeights = Literal["grad", "mean"]
@@ -38,7 +38,7 @@ def visual_relevance(
     """Relevance of each visual token to a response, mean over the response's tokens.
 
     Args:
-        model: a Qwen2VLForConditionalGeneration, on any attention kernel; it comes back as it was.
+        model: any that `model_wrappers.compress` takes, on any attention kernel; it comes back as it was.
         inputs: what its processor returned for one prompt.
         response_ids: [T] long, the response, T >= 1.
         head_weights: `grad`: C = mean over heads of A * dY/dA (eq. 1). `mean`: C = mean over heads of A (Table 4).
@@ -124,7 +124,7 @@ def _teacher_forced(
     it.
     """
     steps = len(response_ids)
-    tail = model.get_input_embeddings()(response_ids[:-1])
+    tail = embed(model, response_ids[:-1])
     # The clone makes an ordinary tensor of what may have been made in inference mode.
     embeds = torch.cat((prompt.inputs_embeds.detach().clone(), tail.to(prompt.inputs_embeds.dtype)))
     embeds.requires_grad_(with_gradient)
@@ -132,7 +132,7 @@ def _teacher_forced(
     positions = torch.cat((prompt.position_ids, prompt.position_ids[:, -1:] + after), dim=1)
     output = language_model(model)(
         inputs_embeds=embeds[None],
-        position_ids=positions[:, None],
+        position_ids=as_batch(positions),
         use_cache=False,
         output_attentions=True,
     )
