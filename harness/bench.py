@@ -249,9 +249,9 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict
     infer = kit("vlmeval.inference_video").infer_data_job_video
     seconds, answers = 0.0, dict[Any, str | None]()
     for name in experiment.models:
-        model = open_model(name, **plans.open_settings(experiment))
+        model = open_model(name, **plans.open_settings(experiment, name))
         for benchmark in experiment.benchmarks:
-            opened = open_benchmark(benchmark, data, experiment.frames)
+            opened = open_benchmark(benchmark, data, experiment.frames_of(name))
             asked = opened.rows.iloc[: experiment.max_samples].reset_index(drop=True)
             for number, row in enumerate(experiment.rows):
                 model.method = method(row.method, **row.fields)

@@ -44,6 +44,10 @@ ProfileOption = Annotated[str, typer.Option(help="which profile of the experimen
 LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
 DataOption = Annotated[Path | None, typer.Option(help="folder of the data (micro: made under results/data)")]
 StoreOption = Annotated[Path, typer.Option(help="where predictions, scores and tables lie")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="processes that answer (default: what cores, memory and GPU allow)"),
+]
 DEFAULT_STORE = Path("results/runs")
 
 
@@ -55,6 +59,7 @@ def run(
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
     score: Annotated[bool, typer.Option("--score/--no-score", help="score and print the table afterwards")] = True,
+    workers: WorkersOption = None,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
     from harness import plan as plans
@@ -68,11 +73,14 @@ def run(
     if score and any(sweep.lacking(plan, kept).values()):
         results.check_judges(chosen, kept)  # before hours of answering, not after
     with for_stream() as progress:
-        result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress)
+        result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress, workers=workers)
     complete = _finish(result, opened, kept) if score else True
     if result.failures:
         _tell_failures(result)
-    if result.failures or not complete:
+    for group in result.unfinished:
+        where = f"{group.model} {group.benchmark}"
+        print(f"\n{where} is unfinished: {group.reason}; repeat the command to go on with it.", file=sys.stderr)
+    if result.failures or result.unfinished or not complete:
         raise typer.Exit(FAILED)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -60,19 +60,24 @@ def folder_digest(folder: Path) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a checkpoint's own files; folders inside it (a compressor) do not count."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return digest([[path.name, file_digest(path)] for path in files])
+    """sha256 over the names and bytes of a checkpoint's files, those of its parts in folders (`llm/`) included.
+
+    A compressor's folder and what begins with a dot do not count.
+    """
+    parts = {path: path.relative_to(folder).parts for path in _files(folder)}
+    own = {path: part for path, part in parts.items() if not any(name.startswith(".") for name in part)}
+    files = [path for path, part in own.items() if not part[0].startswith("compressor-") or len(part) == 1]
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 
 
-def folder_stamp(folder: Path) -> str:
+def folder_stamp(folder: Path, leave_out: Iterable[str] = ()) -> str:
     """A quick stand-in for `folder_digest` that still sees every edit.
 
     Media and large files count by name, size and modification time (nanoseconds), all others by content: opening a
-    benchmark may write the same small files again.
+    benchmark may write the same small files again. `leave_out` names folders that follow from the rest.
     """
     stamps = []
-    for path in _files(folder):
+    for path in _files(folder, {str(folder / name) for name in leave_out}):
         stat = path.stat()
         by_time = path.suffix in MEDIA or stat.st_size > LARGE
         content = stat.st_mtime_ns if by_time else file_digest(path)
@@ -80,10 +85,10 @@ def folder_stamp(folder: Path) -> str:
     return digest(stamps)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, leave_out: Container[str] = ()) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name != "__pycache__"]
+        folders[:] = [name for name in folders if name != "__pycache__" and os.path.join(parent, name) not in leave_out]
         found += [Path(parent) / name for name in names if not name.endswith((".lock", ".pyc"))]
     return sorted(path for path in found if path.is_file())
 

@@ -35,13 +35,17 @@ class ModelInfo:
     """``model_type`` of its config.json, a key of `model_wrappers.families.FAMILIES`."""
     path_or_hub_id: str
     revision: str | None = None
-    """Commit on the hub; None for a local folder, which its content identifies."""
+    """Commit (or `UNPINNED`) on the hub; None for a local folder, which its content identifies."""
     defaults: dict[str, Any] = field(default_factory=dict)
     """Settings of the family's class, where a caller says nothing else."""
 
 
 _PAPER = {"min_pixels": 504 * 504, "max_pixels": 504 * 504, "nframe": 8}
 """arXiv 2506.01097, section 4.1: 8 frames at 504 x 504 pixels, which are 4 x 18 x 18 = 1296 visual tokens."""
+_FRAMES = {"nframe": 8}
+"""The same section for the families whose images have one size: 8 x 196 (+ 1 newline) visual tokens."""
+UNPINNED = "main"
+"""Revision of a hub model whose commit nobody has verified yet: the branch, whatever it holds on the day."""
 
 _KNOWN = {
     info.name: info
@@ -52,6 +56,20 @@ _KNOWN = {
             str(MICRO / "micro-qwen2-vl"),
             None,
             {"min_pixels": 168 * 168, "max_pixels": 280 * 280, "nframe": 8, "max_new_tokens": 16},
+        ),
+        ModelInfo(
+            "micro-llava-onevision",
+            "llava_onevision",
+            str(MICRO / "micro-llava-onevision"),
+            None,
+            {"max_pixels": 168 * 168, "nframe": 8, "max_new_tokens": 16},
+        ),
+        ModelInfo(
+            "micro-vila",
+            "retain_vila",
+            str(MICRO / "micro-vila"),
+            None,
+            {"nframe": 8, "max_new_tokens": 16},
         ),
         ModelInfo(
             "Qwen2-VL-2B-Instruct",
@@ -67,6 +85,14 @@ _KNOWN = {
             "eed13092ef92e448dd6875b2a00151bd3f7db0ac",
             _PAPER,
         ),
+        *(
+            ModelInfo(name, "llava_onevision", f"llava-hf/{name}", UNPINNED, _FRAMES)
+            for name in ("llava-onevision-qwen2-0.5b-ov-hf", "llava-onevision-qwen2-7b-ov-hf")
+        ),
+        *(
+            ModelInfo(name, "llava_llama", f"Efficient-Large-Model/{name}", UNPINNED, _FRAMES)
+            for name in ("Llama-3-VILA1.5-8b", "Llama-3-VILA1.5-8B-Fix")
+        ),
     )
 }
 
@@ -74,6 +100,11 @@ _KNOWN = {
 def model_names() -> list[str]:
     """The names in the table; any path of a checkpoint folder is a name too."""
     return list(_KNOWN)
+
+
+def model_family(name: str) -> str:
+    """The family of a model, also of a known one whose checkpoint is not built. UserError as from `model_info`."""
+    return (_KNOWN.get(name) or model_info(name)).family
 
 
 def model_info(name: str) -> ModelInfo:

@@ -22,6 +22,8 @@ from harness.store import Index, Store, StoreError, digest, write_atomically
 from model_wrappers.errors import SampleError, UserError
 
 HARNESS = Path(__file__).parent
+DERIVED = ("LMUData/images",)
+"""In a data folder: frames and images that VLMEvalKit decodes from the files beside them while samples are asked."""
 REFUSED = ("FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN")
 """Environment variables by which qwen_vl_utils changes the frames that a model sees: no setting may hide there."""
 
@@ -41,11 +43,16 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of an experiment and, by benchmark, the indices of the samples that each of them answers, in order."""
+    """All cells of an experiment and, by benchmark, the samples that each of them answers.
+
+    `samples`: their indices, in order. `clusters`: for each of them, in the same order, the video or image that it is
+    about, which is what samples of one benchmark may share.
+    """
 
     experiment: Experiment
     cells: list[PlannedCell]
     samples: dict[str, list[Index]]
+    clusters: dict[str, list[str]]
 
     def of(self, model: str, benchmark: str) -> list[PlannedCell]:
         """The cells of one model on one benchmark, vanilla first (its response serves the methods that score a
@@ -64,24 +71,29 @@ class Plan:
 
 
 class Data:
-    """The benchmarks of one experiment in one data folder, each opened at most once, when first needed."""
+    """The benchmarks of one experiment in one data folder, each opened once for a number of frames, when needed."""
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self.experiment, self.folder = experiment, folder
-        self._opened: dict[str, Any] = {}
-        self._evidence: dict[str, dict[str, list[list[int]]]] = {}
+        self._opened: dict[tuple[str, int | None], Any] = {}
+        self._evidence: dict[str, dict[str, Any]] = {}
 
-    def open(self, name: str) -> Any:
-        """The `OpenBenchmark` called `name`. UserError when its data is missing or malformed."""
-        if name not in self._opened:
+    def open(self, name: str, frames: int | None = None) -> Any:
+        """The `OpenBenchmark` called `name` with so many frames a video (default: the experiment's; images have none).
+
+        Raises UserError when its data is missing or malformed.
+        """
+        frames = frames or self.experiment.frames
+        key = (name, None if is_image(name) else frames)
+        if key not in self._opened:
             from harness.benchmarks import open_benchmark
 
-            self._opened[name] = open_benchmark(name, self.folder, self.experiment.frames)
-        return self._opened[name]
+            self._opened[key] = open_benchmark(name, self.folder, frames)
+        return self._opened[key]
 
-    def evidence(self, name: str) -> dict[str, list[list[int]]]:
-        """By index (as text) the [t, row, column] cells of visual tokens a question is about; {} where nobody knows
-        them.
+    def evidence(self, name: str) -> dict[str, Any]:
+        """By index (as text) the part of its scene that a question is about, see `harness.evidence`; {} where nobody
+        knows it.
         """
         if name not in self._evidence:
             path = self.folder / "evidence" / f"{name}.json"
@@ -108,21 +120,28 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
     # Opening a benchmark may unpack files, so the stamp to keep it under is taken afterwards.
     path = store.root / "plans" / f"{_key(experiment, data.folder)}.json"
     if not path.exists():
-        content = {"samples": plan.samples, "cells": [dataclasses.asdict(cell) for cell in plan.cells]}
+        cells = [dataclasses.asdict(cell) for cell in plan.cells]
+        content = {"samples": plan.samples, "clusters": plan.clusters, "cells": cells}
         write_atomically(path, json.dumps(content, ensure_ascii=False))
     limit = experiment.max_samples
     samples = {name: indices[:limit] for name, indices in plan.samples.items()}
-    return dataclasses.replace(plan, samples=samples)
+    clusters = {name: names[:limit] for name, names in plan.clusters.items()}
+    return dataclasses.replace(plan, samples=samples, clusters=clusters)
 
 
-def open_settings(experiment: Experiment) -> dict[str, Any]:
-    """What an experiment says to `harness.models.open_model` about the model, beyond the model's own entry."""
+def open_settings(experiment: Experiment, model: str) -> dict[str, Any]:
+    """What an experiment says to `harness.models.open_model` about a model, beyond the model's own entry."""
     settings: dict[str, Any] = {"dtype": experiment.dtype, "attn_implementation": experiment.attention}
-    if experiment.pixels is not None:
-        settings |= {"min_pixels": experiment.pixels, "max_pixels": experiment.pixels}
     if experiment.max_new_tokens is not None:
         settings["max_new_tokens"] = experiment.max_new_tokens
-    return settings
+    return settings | experiment.settings_of(model)
+
+
+def is_image(benchmark: str) -> bool:
+    """Whether a benchmark asks about images, which no number of frames changes."""
+    from harness.benchmarks import benchmark as entry
+
+    return getattr(entry(benchmark), "modality", "video") == "image"
 
 
 def _load(path: Path, experiment: Experiment) -> Plan | None:
@@ -132,7 +151,8 @@ def _load(path: Path, experiment: Experiment) -> Plan | None:
         return None
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; remove it to have it made anew") from error
-    return Plan(experiment, [PlannedCell(**cell) for cell in content["cells"]], content["samples"])
+    cells = [PlannedCell(**cell) for cell in content["cells"]]
+    return Plan(experiment, cells, content["samples"], content["clusters"])
 
 
 def _key(experiment: Experiment, data: Path) -> str:
@@ -147,7 +167,7 @@ def _key(experiment: Experiment, data: Path) -> str:
         "experiment": experiment.model_dump(mode="json", exclude={"max_samples", "title", "judge", "judges"}),
         "compressors": [_stamp_of(value) for row in experiment.rows for value in row.fields.values()],
         "models": models,
-        "data": [str(data), identity.folder_stamp(data)],
+        "data": [str(data), identity.folder_stamp(data, leave_out=DERIVED)],
         "code": identity.code_stamp(HARNESS, HARNESS.parent / "model_wrappers"),
         "versions": identity.versions(),
         "python": platform.python_version(),
@@ -168,22 +188,35 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
     from harness.models import model_info
 
     infos = {name: model_info(name) for name in experiment.models}
+    model_parts = {name: _model_settings(experiment, info) for name, info in infos.items()}
+    opened = {name: data.open(name) for name in experiment.benchmarks}
     benchmarks = {name: _benchmark_settings(data, name) for name in experiment.benchmarks}
-    samples = {name: data.open(name).indices for name in experiment.benchmarks}
     cells = []
     for model, info in infos.items():
-        model_part = _model_settings(experiment, info)
         for number, row in enumerate(experiment.rows):
             method_part = _method_settings(row, info)
             for keep in row.keep:
                 for name in experiment.benchmarks:
-                    settings = {**model_part, "method": method_part, "keep": keep, "benchmark": benchmarks[name]}
+                    frames = None if is_image(name) else experiment.frames_of(model)
+                    cut = {"method": method_part, "keep": keep}
+                    settings = {**model_parts[model], **cut, "frames": frames, "benchmark": benchmarks[name]}
                     cells.append(PlannedCell(model, number, keep, name, settings))
-    return Plan(experiment, cells, samples)
+    samples = {name: each.indices for name, each in opened.items()}
+    return Plan(experiment, cells, samples, {name: _clusters(each) for name, each in opened.items()})
+
+
+def _clusters(opened: Any) -> list[str]:
+    if hasattr(opened, "clusters"):
+        return list(opened.clusters)
+    return [" ".join(opened.media(i)) or str(index) for i, index in enumerate(opened.indices)]
 
 
 def _benchmark_settings(data: Data, name: str) -> dict[str, Any]:
-    """Name, data digest and prompt digest; the data folder's own place is left out of the prompts."""
+    """Name, data digest and prompt digest; the data folder's own place is left out of the prompts.
+
+    The prompts are those of a model that reads video files: one that takes frames gets the same words, and its frames
+    follow from the data and the number of frames.
+    """
     opened = data.open(name)
     prompts = []
     for position in range(len(opened)):
@@ -198,7 +231,7 @@ def _benchmark_settings(data: Data, name: str) -> dict[str, Any]:
         "kit_dataset": opened.dataset.dataset_name,
         "data": opened.digest,
         "prompts": digest(prompts),
-        "evidence": digest(evidence) if evidence else None,
+        "evidence": digest([evidence, identity.code_digest(["harness.evidence"])]) if evidence else None,
     }
 
 
@@ -212,22 +245,23 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
         source = {"name": info.name, "hub": info.path_or_hub_id, "revision": info.revision}
     return {
         "model": {**source, "family": info.family},
-        "frames": experiment.frames,
         "attention": experiment.attention,
         "dtype": experiment.dtype,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "generation": {**info.defaults, **open_settings(experiment)},
+        "generation": {**info.defaults, **open_settings(experiment, info.name)},
         "versions": {**identity.versions(), "retain": identity.retain_version()},
     }
 
 
 def _method_settings(row: Row, info: Any) -> dict[str, Any]:
     """Name, every field with its default, the compressor's files where there is one, and the code that runs."""
+    from model_wrappers.families import FAMILIES
     from model_wrappers.registry import method
 
     made = method(row.method, **row.fields)
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-    modules = ["model_wrappers.compression", f"model_wrappers.families.{info.family}", type(made).__module__]
+    family = f"model_wrappers.families.{FAMILIES[info.family][0]}"
+    modules = ["model_wrappers.compression", family, type(made).__module__]
     settings: dict[str, Any] = {
         "name": row.method,
         "fields": fields,

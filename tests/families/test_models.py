@@ -24,6 +24,7 @@ from harness.models import (
 )
 from harness.vlmevalkit import data_root, kit
 from model_wrappers.errors import UserError
+from model_wrappers.families import FAMILIES
 from model_wrappers.registry import method
 from tests.benchmarks import layouts
 from tests.families.media import picture
@@ -60,11 +61,23 @@ def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_models() -> None:
-    assert model_names() == ["micro-qwen2-vl", "Qwen2-VL-2B-Instruct", "Qwen2-VL-7B-Instruct"]
+    micro = ["micro-qwen2-vl", "micro-llava-onevision", "micro-vila"]
+    assert model_names() == [
+        *micro,
+        "Qwen2-VL-2B-Instruct",
+        "Qwen2-VL-7B-Instruct",
+        "llava-onevision-qwen2-0.5b-ov-hf",
+        "llava-onevision-qwen2-7b-ov-hf",
+        "Llama-3-VILA1.5-8b",
+        "Llama-3-VILA1.5-8B-Fix",
+    ]
+    for name in model_names()[3:]:
+        assert model_info(name).family in FAMILIES
+        assert model_info(name).path_or_hub_id.endswith(f"/{name}")
     large = model_info("Qwen2-VL-7B-Instruct")
     assert (large.path_or_hub_id, large.family) == ("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl")
     assert large.revision is not None and len(large.revision) == 40
-    with pytest.raises(UserError, match="Unknown model 'Qwen-VL': known are micro-qwen2-vl, Qwen2-VL-2B"):
+    with pytest.raises(UserError, match="Unknown model 'Qwen-VL': known are micro-qwen2-vl, micro-llava-onevision, "):
         model_info("Qwen-VL")
 
 

@@ -20,7 +20,7 @@ profiles:
   micro:
     models: ["{model}"]
     frames: 4
-    pixels: 3136
+    model_settings: {{"{model}": {{min_pixels: 3136, max_pixels: 3136}}}}
     rows:
       - method: vanilla
       - {{method: random, keep: [0.5, 0.25]}}

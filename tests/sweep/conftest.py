@@ -40,6 +40,7 @@ def write_experiment(
     checkpoint: Path,
     rows: list[dict[str, Any]] = ROWS,
     benchmarks: tuple[str, ...] = ("NExT-QA-MC", "MVBench"),
+    settings: dict[str, Any] | None = None,
 ) -> Path:
     """An experiment file over the tiny checkpoint: frames of 56 x 56 pixels, 2 x 2 visual tokens for each pair."""
     content = {
@@ -50,7 +51,7 @@ def write_experiment(
             "paper": {
                 "models": [str(checkpoint)],
                 "frames": 8,
-                "pixels": 3136,
+                "model_settings": {str(checkpoint): {"min_pixels": 3136, "max_pixels": 3136, **(settings or {})}},
                 "max_new_tokens": 4,
                 "rows": rows,
             }
@@ -63,7 +64,7 @@ def write_experiment(
 
 @pytest.fixture
 def experiment(tmp_path: Path, checkpoint: Path) -> Callable[..., Experiment]:
-    """Makes experiments: rows, benchmarks and max_samples may be given."""
+    """Makes experiments: rows, benchmarks, settings of the model and max_samples may be given."""
 
     def make(max_samples: int | None = None, **changes: Any) -> Experiment:
         return load(write_experiment(tmp_path, checkpoint, **changes), "paper", max_samples=max_samples)

@@ -1,7 +1,10 @@
-"""kill -9 in the middle of a real run: every earlier line stays, nothing is asked twice, the answers are the same."""
+"""kill -9 in the middle of a real run with two workers: they end too, every line stays, nothing is asked twice, and
+the answers are the same.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -25,10 +28,21 @@ def predictions(result: sweep.SweepResult, store: Path) -> list[list[tuple[objec
     ]
 
 
+def locked(store: Path) -> bool:
+    """Whether some process still has a cell open."""
+    for path in store.glob("cells/*/predictions.jsonl"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
 def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
     path = write_experiment(tmp_path, checkpoint)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper"]
+    command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--workers", "2"]
     process = subprocess.Popen(
         [*command, "--data", str(videos), "--store", str(killed)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -37,7 +51,10 @@ def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> No
         assert process.poll() is None, process.communicate()[0].decode()
         time.sleep(0.005)
     process.kill()
-    process.communicate()
+    process.wait()
+    while locked(killed) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not locked(killed), "the workers were to end with their parent"
     before = lines(killed)
     answered = sum(content.count(b"\n") for content in before.values())
     assert 10 <= answered < 48, "the run was to be killed in its middle"

@@ -1,0 +1,313 @@
+"""One process answering: a model kept open, and one pass over the samples of a benchmark for every method and keep.
+
+Each sample is decoded (in the background, a few samples ahead) and encoded once; then vanilla answers, each method
+scores once, and each keep cuts and generates. Only what the store lacks is done.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.evidence import evidence_mask
+from harness.experiments import Experiment
+from harness.plan import Data, Plan, PlannedCell, is_image, open_settings
+from harness.progress import Progress
+from harness.store import Answer, CellWriter, Index, Store, missing
+from model_wrappers.errors import SampleError, UserError
+
+log = logging.getLogger(__name__)
+
+LOOK_AHEAD = 4
+"""Samples decoded and waiting: enough to hide decoding, few enough to hold in memory."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that some cells of one model and benchmark have no answer to, and why."""
+
+    model: str
+    benchmark: str
+    index: Index
+    cells: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A model and benchmark that was given up in its middle, and why; the same command goes on with it."""
+
+    model: str
+    benchmark: str
+    reason: str
+
+
+@dataclass
+class Timing:
+    """Where the wall time of the answering went, in seconds, summed over workers. `decode` is the time spent waiting
+    for decoded samples.
+    """
+
+    wall: float = 0.0
+    decode: float = 0.0
+    encode: float = 0.0
+    answer: float = 0.0
+
+    @property
+    def overhead(self) -> float:
+        """Share (0 to 1) of the wall time that is neither decoding nor the model."""
+        return 1.0 - (self.decode + self.encode + self.answer) / self.wall if self.wall else 0.0
+
+    def add(self, other: Timing) -> None:
+        """Adds another worker's seconds."""
+        self.wall += other.wall
+        self.decode += other.decode
+        self.encode += other.encode
+        self.answer += other.answer
+
+
+@dataclass
+class Tally:
+    """What was done: new answers, samples that failed, groups that were given up, and where the time went.
+
+    `peaks`: the most memory that each answering process held, in bytes.
+    """
+
+    answered: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    unfinished: list[Unfinished] = field(default_factory=list)
+    timing: Timing = field(default_factory=Timing)
+    peaks: list[int] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Adds what somebody else did."""
+        self.answered += other.answered
+        self.failures += other.failures
+        self.unfinished += other.unfinished
+        self.timing.add(other.timing)
+        self.peaks += other.peaks
+
+
+class Answerer:
+    """Answers one (model, benchmark) after the other; the model stays open until another one is needed.
+
+    For a `with`, at whose end the model is closed.
+    """
+
+    def __init__(self, plan: Plan, store: Store, data: Data, progress: Progress) -> None:
+        self.plan, self.store, self.data, self.progress = plan, store, data, progress
+        self._name = ""
+        self._model: Any = None
+
+    def __enter__(self) -> Answerer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def answer(self, name: str, benchmark: str, tally: Tally) -> None:
+        """Asks every sample of one model and benchmark that some cell lacks, and counts in `tally`.
+
+        A failed sample is recorded with its reason. Raises UserError for what no sample could be answered with,
+        StoreError when the disk refuses, KeyboardInterrupt as it comes; each answer given before is kept.
+        """
+        self.data.open(benchmark, self.plan.experiment.frames_of(name))
+        if name != self._name:
+            self._close()
+            self.progress.at(f"opening {name}")
+            self._model, self._name = _open(self.plan.experiment, name), name
+        self.progress.at(f"{name} {benchmark}")
+        start = time.perf_counter()
+        try:
+            _Pass(self, tally, self._model, name, benchmark).run()
+        finally:
+            tally.timing.wall += time.perf_counter() - start
+
+    def _close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+        self._model, self._name = None, ""
+
+
+def _open(experiment: Experiment, name: str) -> Any:
+    """The model, after every row's method said that it can run on it."""
+    from harness.models import open_model
+    from model_wrappers.registry import method
+
+    model = open_model(name, **open_settings(experiment, name))
+    for row in experiment.rows:
+        method(row.method, **row.fields).check(model.model)
+    return model
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One cell while it is being answered."""
+
+    label: str
+    method: Any
+    keep: float
+    writer: CellWriter
+    wanted: frozenset[Index]
+
+
+class _Pass:
+    """One model over one benchmark."""
+
+    def __init__(self, answerer: Answerer, tally: Tally, model: Any, name: str, benchmark: str) -> None:
+        self.plan, self.store, self.progress = answerer.plan, answerer.store, answerer.progress
+        self.tally, self.model, self.name, self.benchmark = tally, model, name, benchmark
+        self.data = answerer.data.open(benchmark, self.plan.experiment.frames_of(name))
+        self.evidence = answerer.data.evidence(benchmark)
+        self.dataset: str = self.data.dataset.dataset_name
+        if is_image(benchmark):
+            model.set_dump_image(self.data.dataset.dump_image)
+        else:
+            use_frames_of(model, self.data.dataset)
+
+    def run(self) -> None:
+        """Asks each sample that some cell lacks. The cells are locked from here to the end."""
+        indices = self.plan.samples[self.benchmark]
+        with ExitStack() as stack:
+            columns = [self._column(cell, indices, stack) for cell in self.plan.of(self.name, self.benchmark)]
+            wanted = [
+                (position, index, [column for column in columns if index in column.wanted])
+                for position, index in enumerate(indices)
+                if any(index in column.wanted for column in columns)
+            ]
+            for (position, index, asked), decoded in self._decoded(wanted, stack):
+                self._ask(position, index, asked, decoded)
+
+    def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
+        from model_wrappers.registry import method
+
+        row = self.plan.experiment.rows[cell.row]
+        writer = stack.enter_context(self.store.cell(cell.settings).open())
+        label = f"{row.method}@{cell.keep:g}"
+        wanted = frozenset(missing(writer.answers, indices))
+        return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
+
+    def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
+        """The wanted samples with their decoding, done or under way, `LOOK_AHEAD` of them ahead of the one in hand."""
+        import torch
+
+        # One torch thread for decoding: a second team of threads would take turns with the model's, or spin beside it.
+        # It holds for the thread that says so and for those begun later, hence the reset at the end.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        pool = ThreadPoolExecutor(1, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        ahead: deque[tuple[Any, Future[Any]]] = deque()
+        for each in wanted:
+            ahead.append((each, pool.submit(self._decode, each[0])))
+            if len(ahead) > LOOK_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _decode(self, position: int) -> Any:
+        """What VLMEvalKit's loop would hand to the model for this row, decoded. Runs in the background."""
+        return self.model.decode(message_for(self.model, self.data, position), self.dataset)
+
+    def _ask(self, position: int, index: Index, asked: list[_Column], decoded: Future[Any]) -> None:
+        timing, clock = self.tally.timing, time.perf_counter
+        start = clock()
+        try:
+            try:
+                inputs = decoded.result()
+            finally:
+                timing.decode += clock() - start
+            start = clock()
+            try:
+                prompt = self.model.encode(inputs)
+                self._attach_evidence(prompt, index)
+            finally:
+                timing.encode += clock() - start
+        except Exception as error:
+            self._fail(index, asked, error, self.data.problem(position))
+            return
+        for column in asked:
+            start = clock()
+            try:
+                text, record = self.model.answer(prompt, column.method, column.keep)
+            except UserError:
+                raise  # the method cannot be used at all: no sample of it could be answered
+            except Exception as error:
+                timing.answer += clock() - start
+                self._fail(index, [column], error)
+                continue
+            seconds = clock() - start
+            timing.answer += seconds
+            column.writer.append(
+                Answer(
+                    index,
+                    text,
+                    visual=record.visual,
+                    kept=len(record.kept),
+                    kv_visual=[int(count) for count in record.kv_visual],
+                    evidence_kept=_share(prompt.evidence, record.kept),
+                    scoring_seconds=round(record.scoring_seconds, 6),
+                    seconds=round(seconds, 6),
+                )
+            )
+            self.tally.answered += 1
+            self.progress.advance()
+
+    def _attach_evidence(self, prompt: Any, index: Index) -> None:
+        entry = self.evidence.get(str(index))
+        if entry is not None:
+            where = f"evidence of {self.benchmark} {index}"
+            if prompt.extents is None:
+                raise SampleError(f"{where}: the class of {self.name} does not tell what its visual tokens show")
+            prompt.evidence = evidence_mask(entry, prompt.extents, where).to(prompt.visual.device)
+
+    def _fail(self, index: Index, columns: list[_Column], error: Exception, known: str | None = None) -> None:
+        """Records why a sample has no answer: what is `known` of its media, else what the code said."""
+        reason = known or _reason(error)
+        log.debug("%s %s %s failed", self.name, self.benchmark, index, exc_info=error)
+        for column in columns:
+            column.writer.append(Answer(index, error=reason))
+            self.progress.advance(failed=True)
+        which = "" if len(columns) > 1 else f"{columns[0].label}: "
+        self.tally.failures.append(Failure(self.name, self.benchmark, index, len(columns), which + reason))
+
+
+def use_frames_of(model: Any, dataset: Any) -> None:
+    """Has the model sample the frames that the dataset is opened with, as VLMEvalKit's loop does."""
+    model.nframe, model.fps = (dataset.nframe, None) if dataset.nframe > 0 else (None, dataset.fps)
+
+
+def message_for(model: Any, opened: Any, position: int) -> list[dict[str, str]]:
+    """The message of one row as `infer_data` and then `model.generate` of VLMEvalKit would make it.
+
+    Of an image benchmark, the model must have been given `dump_image` of its dataset, as the kit's loop does.
+    Raises UserError where the row cannot be asked, such as a missing video.
+    """
+    dataset = opened.dataset
+    name = dataset.dataset_name
+    if getattr(dataset, "force_use_dataset_prompt", False) or not model.use_custom_prompt(name):
+        message = opened.message(position, video_llm=model.VIDEO_LLM)
+    elif is_image(opened.name):
+        message = model.build_prompt(opened.rows.iloc[position], dataset=name)
+    else:
+        message = model.build_prompt(opened.rows.iloc[position], dataset=dataset, video_llm=model.VIDEO_LLM)
+    return model.preproc_content(copy.deepcopy(message))
+
+
+def _share(evidence: Any, kept: Any) -> float | None:
+    if evidence is None:
+        return None
+    total = int(evidence.sum())
+    return round(int(evidence[kept].sum()) / total, 6) if total else None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:500]
+    if text and isinstance(error, UserError | SampleError):
+        return text
+    return f"{type(error).__name__}: {text}".rstrip(": ")
