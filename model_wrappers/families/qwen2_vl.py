@@ -21,6 +21,7 @@ from qwen_vl_utils import process_vision_info, vision_process
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 from model_wrappers.errors import SampleError, UserError
+from model_wrappers.families import extents
 from model_wrappers.families.common import (
     Decoded,
     FamilyModel,
@@ -155,7 +156,7 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
         inputs = self.processor(
             text=text, images=images or None, videos=videos or None, padding=True, return_tensors="pt"
         )
-        return Decoded(inputs, sample_id(message))
+        return Decoded(inputs, sample_id(message), self._extents(inputs))
 
     def finish(self, response: str) -> str:
         """As the parent does: post-processed and printed, where that was asked for."""
@@ -164,6 +165,25 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
         if self.verbose:
             print(f"\033[32m{response}\033[0m")
         return response
+
+    def _extents(self, inputs: Any) -> torch.Tensor:
+        """`VisualPrompt.extents` from the grids that the processor returned, in patches: 2 x 2 of them are a token."""
+        merge = self.processor.image_processor.merge_size
+        images = inputs["image_grid_thw"].tolist() if "image_grid_thw" in inputs else []
+        videos = inputs["video_grid_thw"].tolist() if "video_grid_thw" in inputs else []
+        count = len(images)
+        return extents.in_places(
+            inputs["input_ids"][0],
+            {
+                self.processor.image_token_id: [
+                    extents.grid((index / count, (index + 1) / count), rows // merge, columns // merge)
+                    for index, (_, rows, columns) in enumerate(images)
+                ],
+                self.processor.video_token_id: [
+                    extents.video(times, rows // merge, columns // merge) for times, rows, columns in videos
+                ],
+            },
+        )
 
     def _read_image(self, path: str, item: dict[str, Any]) -> Any:
         with sample_errors("image", path):

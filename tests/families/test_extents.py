@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from model_wrappers.families.llava_onevision import LLaVAOneVision
-from tests.tiny import tiny_llava_onevision
+from model_wrappers.families.qwen2_vl import Qwen2VL
+from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 
 Region = tuple[float, float, float, float]
 """top, bottom, left, right, as fractions."""
@@ -22,10 +23,21 @@ Region = tuple[float, float, float, float]
 
 @pytest.fixture
 def llava() -> LLaVAOneVision:
-    model = LLaVAOneVision(tiny_llava_onevision(), device="cpu")
+    return local(LLaVAOneVision(tiny_llava_onevision(), device="cpu"))
+
+
+@pytest.fixture
+def qwen() -> Qwen2VL:
+    return local(Qwen2VL(tiny_qwen2_vl(), device="cpu", min_pixels=84 * 84, max_pixels=140 * 140))
+
+
+def local(model: Any) -> Any:
+    """Takes away all that mixes patches, and what depends on their places."""
+    core = model.model.model
+    tower = core.visual.blocks if hasattr(core, "visual") else core.vision_tower
     with torch.no_grad():
-        for name, parameter in model.model.model.vision_tower.named_parameters():
-            if ".out_proj." in name or ".fc2." in name:
+        for name, parameter in tower.named_parameters():
+            if any(part in name for part in (".out_proj.", ".fc2.", "attn.proj.")):
                 parameter.zero_()
     return model
 
@@ -48,7 +60,7 @@ def overlap(extents: torch.Tensor, region: Region) -> torch.Tensor:
     return (height * width / area).nan_to_num(0.0)
 
 
-def moved(model: LLaVAOneVision, one: Any, other: Any) -> torch.Tensor:
+def moved(model: Any, one: Any, other: Any) -> torch.Tensor:
     """[N]: which visual tokens differ between two messages."""
     prompts = [model.prepare(message) for message in (one, other)]
     rows = [prompt.inputs_embeds[prompt.visual] for prompt in prompts]
@@ -133,3 +145,36 @@ def test_video_tokens(llava: LLaVAOneVision, frame: int) -> None:
     token = torch.tensor([frame / 5, (frame + 1) / 5, 0.0, 0.5, 0.5, 1.0])
     torch.testing.assert_close(extents[frame * 4 + 1], token)
     assert len(extents) == 5 * 4 + 1 and bool(extents[-1].isnan().all()) and not bool(extents[:-1].isnan().any())
+
+
+@pytest.mark.parametrize(("height", "width"), [(84, 84), (60, 200), (130, 100)])
+def test_qwen2_vl_image_tokens(qwen: Qwen2VL, tmp_path: Path, height: int, width: int) -> None:
+    for number, region in enumerate(REGIONS):
+        images = []
+        for name, image in zip(("plain", "painted"), painted(height, width, region), strict=True):
+            image.save(tmp_path / f"{name}{number}.png")
+            images.append({"type": "image", "value": str(tmp_path / f"{name}{number}.png")})
+        one, two = [images[0], images[0]], [images[0], images[1]]
+        extents, changed = qwen.decode(one).extents, moved(qwen, one, two)
+        assert extents is not None
+        second = extents[:, 0] == 0.5
+        assert int(second.sum()) * 2 == len(extents) and not bool(changed[~second].any())
+        assert bool((extents[second][:, 1] == 1.0).all())
+        agree(extents[second], changed[second], region, 0.1)
+
+
+@pytest.mark.parametrize("frame", [0, 3, 5])
+def test_qwen2_vl_video_tokens(qwen: Qwen2VL, frame: int) -> None:
+    """Two frames are one patch of time."""
+    region = (0.0, 0.5, 0.67, 1.0)
+    plain, other = (torch.tensor(np.asarray(image)).permute(2, 0, 1) for image in painted(56, 84, region))
+    features, extents = [], torch.empty(0)
+    for frames in ([plain] * 6, [other if index == frame else plain for index in range(6)]):
+        inputs = qwen.processor(text="<|video_pad|>", videos=[torch.stack(frames)], return_tensors="pt")
+        extents = qwen._extents(inputs)
+        encoder = qwen.model.model.get_video_features
+        features.append(torch.cat(encoder(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output))
+    changed = (features[0] - features[1]).abs().amax(dim=-1) > 1e-4
+    time = frame // 2
+    assert changed.nonzero().squeeze(1).tolist() == [time * 6 + 2] and len(extents) == 18
+    torch.testing.assert_close(extents[time * 6 + 2], torch.tensor([time / 3, (time + 1) / 3, 0, 0.5, 2 / 3, 1]))

@@ -105,8 +105,8 @@ def test_video_inputs_are_the_parents_but_for_the_stray_image(
     )
     assert text == (
         "<|im_start|>user \nThe video lasts for 10.00 seconds, and 4 frames are uniformly sampled from it. "
-        "These frames are located at 0.00s, 3.25s, 6.50s, 9.75s. Please answer the following questions related to this video.\n"
-        "Watch closely. What is left of the red square?\nA. circle\nB. star<|im_end|><|im_start|>assistant\n"
+        "These frames are located at 0.00s, 3.25s, 6.50s, 9.75s. Please answer the following questions related to this "
+        "video.\nWatch closely. What is left of the red square?\nA. circle\nB. star<|im_end|><|im_start|>assistant\n"
     )
     assert ours.generate(copy.deepcopy(messages["video"]), dataset="MVBench")
 
