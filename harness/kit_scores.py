@@ -21,6 +21,10 @@ from harness.vlmevalkit import evaluation, kit, kit_modules, patched
 from model_wrappers.errors import UserError
 
 
+class _JudgeWanted(UserError):
+    """The kit's evaluation would build a judge."""
+
+
 def exact_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     """Exact match, for open questions of one's own, which the kit cannot score."""
     _no_judge(benchmark, judge)
@@ -84,6 +88,18 @@ def kit_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, wor
     return Result(per_sample, metrics, note, kits=headline)
 
 
+def refuse_if_judged(benchmark: OpenBenchmark) -> None:
+    """Raise UserError, before hours of answering, when the evaluation wants a judge for a few meaningless replies."""
+    rows = benchmark.rows.iloc[:4].to_dict("records")
+    lines = [Line(index, row, "?") for index, row in zip(benchmark.indices, rows, strict=False)]  # type: ignore[arg-type]
+    try:
+        _evaluate_as_it_is(benchmark, lines, None)
+    except _JudgeWanted:
+        raise
+    except Exception:  # noqa: BLE001, S110 - what else may be wrong with four rows says nothing about all of them
+        return
+
+
 def _hit(line: Line) -> float:
     answer = line.row.get("answer")
     if isinstance(answer, str) and len(answer) == 1 and not pd.isna(line.row.get(answer)):
@@ -109,7 +125,7 @@ def _evaluate_as_it_is(benchmark: OpenBenchmark, lines: list[Line], workdir: Wor
             return loaded.assign(prediction=replies) if file == path else loaded
 
         def refuse(*_: Any, **__: Any) -> Any:
-            raise UserError(f"{benchmark.name} is scored by a judge in VLMEvalKit; Retain has none for it")
+            raise _JudgeWanted(f"{benchmark.name} is scored by a judge in VLMEvalKit, and Retain has none for it")
 
         for module in kit_modules(type(benchmark.dataset)):
             for name, value in (("load", load_whole), ("build_judge", refuse)):

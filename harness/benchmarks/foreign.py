@@ -22,6 +22,7 @@ from model_wrappers.errors import UserError
 
 # Names for which the kit's ImageMCQDataset counts in another way than the mean of right letters.
 _COUNTED_OTHERWISE = ("MMMU", "MMT", "MMSci", "MMVP")
+_REFUSED = {"MVBench": "the main branch of MVBench, which lacks videos; use MVBench, which is its branch `video`"}
 _CIRCULAR = ("mmbench", "ccbench", "circular", "mmcr")
 _SCHEMES = {
     "mcq": ("choice", "accuracy"),
@@ -63,6 +64,8 @@ def _known(name: str, dataset: Any, ours: Iterable[Benchmark]) -> Benchmark:
     if name in dataset.supported_video_datasets:
         variant = dataset.supported_video_datasets[name]
         base, cls = variant.keywords.get("dataset", name), variant.func
+    if base in _REFUSED:
+        raise UserError(f"{name} is {_REFUSED[base]}")
     for found in ours:
         if found.kit_dataset == base:
             return dataclasses.replace(found, name=name, scheme=found.scored_as)

@@ -15,7 +15,7 @@ from typing import Any
 import portalocker
 
 from harness.benchmarks import Benchmark, tsv
-from harness.benchmarks.opened import OpenBenchmark
+from harness.benchmarks.opened import OpenBenchmark, cannot_open, first_sentence
 from harness.benchmarks.videos import hash_file
 from harness.vlmevalkit import data_root, kit, local_tsv, quiet
 from model_wrappers.errors import SampleError, UserError
@@ -35,17 +35,10 @@ def open_images(entry: Benchmark, data: Path, frames: int, download: bool) -> Op
                 local_tsv(cls, entry.kit_dataset, path, lambda load: tsv.read(entry, path, load), download=download),
             ):
                 dataset = cls(dataset=entry.kit_dataset)
-        except UserError:
-            raise
         except OSError as error:
-            raise UserError(f"{entry.name}: {error.filename or data}: {error.strerror or error}") from error
+            raise UserError(f"{entry.name}: {error.filename or data}: {first_sentence(error)}") from error
         except Exception as error:
-            if entry.scored_as != "kit":
-                raise
-            raise UserError(
-                f"{entry.name}: VLMEvalKit cannot open its data in {data} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())})"
-            ) from error
+            raise cannot_open(entry, data, error) from error
     opened = OpenImages(entry, dataset, data, frames)
     if path.is_file():
         opened.source = tsv.source(entry, cls, path)
@@ -81,7 +74,7 @@ class OpenImages(OpenBenchmark):
     @contextmanager
     def _decoding(self, line: Any) -> Iterator[None]:
         """Has the kit keep the pictures of `line` in a folder of their own, and turns its faults into SampleErrors."""
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         with self._lock:
             shared = getattr(self.dataset, "img_root", None)
@@ -92,7 +85,9 @@ class OpenImages(OpenBenchmark):
             except (ValueError, OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise UserError(f"{self.name}: {error.filename or shared}: {error.strerror}") from error
-                reason = " ".join(str(error).split())
+                # Pillow names the object's address here, which no two runs share.
+                unknown = isinstance(error, UnidentifiedImageError)
+                reason = "it is no image" if unknown else " ".join(str(error).split())
                 raise SampleError(f"the image of question {line['index']} cannot be decoded ({reason})") from error
             finally:
                 if shared is not None:

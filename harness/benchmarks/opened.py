@@ -45,6 +45,10 @@ class OpenBenchmark:
             file = getattr(opened.dataset, "data_file", None) or getattr(opened.dataset, "data_path", data)
             raise UserError(f"{entry.name}: index {repeated.iloc[0]} is given twice in {file}")
         opened._check()
+        if entry.scored_as == "kit":
+            from harness.kit_scores import refuse_if_judged
+
+            refuse_if_judged(opened)
         return opened
 
     def _check(self) -> None:
@@ -95,3 +99,19 @@ class OpenBenchmark:
     def digest(self) -> str:
         """sha256 of the questions and of what they show."""
         raise NotImplementedError
+
+
+def cannot_open(entry: Benchmark, data: Path, error: Exception) -> Exception:
+    """What to raise where the kit's class of a data set fails on its data: itself, but for sets whose files we do not
+    check: then it can only be the data, or what the kit wants to download.
+    """
+    if isinstance(error, UserError) or entry.scored_as != "kit":
+        return error
+    reason = f"{type(error).__name__}: {first_sentence(error)}"
+    return UserError(f"{entry.name}: VLMEvalKit cannot open its data in {data} ({reason})")
+
+
+def first_sentence(error: Exception) -> str:
+    """What is wrong. The hub's advice that follows (to change its environment) does not hold here: we set it."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split()).split(". ")[0]

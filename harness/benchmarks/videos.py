@@ -8,7 +8,7 @@ import os
 import pickle
 import shutil
 import zipfile
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 import portalocker
 
 from harness.benchmarks import Benchmark, hub
-from harness.benchmarks.opened import OpenBenchmark
+from harness.benchmarks.opened import OpenBenchmark, cannot_open, first_sentence
 from harness.vlmevalkit import data_root, kit, quiet
 from model_wrappers.errors import SampleError, UserError
 
@@ -28,6 +28,14 @@ _HEAD = 1 << 16
 
 def open_videos(entry: Benchmark, data: Path, frames: int, download: bool) -> OpenVideos:
     """See `harness.benchmarks.open_benchmark`."""
+    cls = getattr(kit(entry.module), entry.class_name)
+    make = partial(cls, dataset=entry.kit_dataset, nframe=frames)
+    variant = kit("vlmeval.dataset").supported_video_datasets.get(entry.name)
+    if variant is not None:  # with what its name stands for besides the frames, such as subtitles
+        if variant.keywords.get("nframe") != frames:
+            asked = ", ".join(f"{key} {variant.keywords[key]}" for key in ("nframe", "fps") if key in variant.keywords)
+            raise UserError(f"{entry.name} stands for {asked} in VLMEvalKit, but frames is {frames}")
+        make = variant
     folder = hub.check(entry.scored_as, data, download=download)
     unpacked = [folder / part for part in ("video", "subtitle")] if folder else []
     fresh = [part for part in unpacked if not part.exists()]
@@ -35,14 +43,16 @@ def open_videos(entry: Benchmark, data: Path, frames: int, download: bool) -> Op
         try:
             # The kit unpacks and rewrites its TSV in place; another process must not read half of it.
             with portalocker.Lock(data / "LMUData" / f"{entry.name}.lock", timeout=3600), quiet():
-                dataset = getattr(kit(entry.module), entry.class_name)(dataset=entry.kit_dataset, nframe=frames)
+                dataset = make()
         except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
             # The kit takes an existing folder for a complete one; a half-unpacked one must not stay.
             for part in fresh:
                 shutil.rmtree(part, ignore_errors=True)
             raise UserError(f"{entry.name}: an archive with videos in {folder} is damaged ({error})") from error
         except OSError as error:
-            raise UserError(f"{entry.name}: {error.filename or data}: {error.strerror or error}") from error
+            raise UserError(f"{entry.name}: {error.filename or data}: {first_sentence(error)}") from error
+        except Exception as error:
+            raise cannot_open(entry, data, error) from error
     opened = OpenVideos(entry, dataset, data, frames)
     if entry.scored_as != "kit":
         opened.mend_text()

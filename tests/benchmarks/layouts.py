@@ -319,6 +319,59 @@ def mmvet(data: Path, rows: Sequence[dict[str, Any]] | None = None) -> Path:
     return tsv(data, "MMVet", rows)
 
 
+def circular(data: Path, questions: int = 2, name: str = "MMBench_DEV_EN") -> Path:
+    """MMBench: each question four times, its options rotated; later rotations point to the first one's image."""
+    rows = []
+    for number in range(questions):
+        options = ["red", "green", "blue", "a cat"]
+        for turn in range(4):
+            row = choice_row(number + 1_000_000 * turn, "ABCD"[(1 - turn) % 4], split="dev")
+            row |= dict(zip("ABCD", options[turn:] + options[:turn], strict=True))
+            row["l2-category"] = row.pop("category")
+            rows.append({**row, "image": picture(number) if turn == 0 else str(number)})
+    return tsv(data, name, rows)
+
+
+def pope(data: Path, answers: Sequence[str] = ("Yes", "No", "Yes", "No"), name: str = "POPE") -> Path:
+    """POPE, or another yes/no TSV of that form."""
+    rows = [
+        {
+            "index": number,
+            "question": f"Is there a block {number} in the image?",
+            "answer": answer,
+            "category": ["random", "popular,adversarial"][number % 2],
+            "image": picture(number // 2),
+        }
+        for number, answer in enumerate(answers)
+    ]
+    return tsv(data, name, rows)
+
+
+def hallusion(data: Path) -> Path:
+    """HallusionBench: its index names set, figure and question."""
+    rows = [
+        {
+            "index": f"VD_illusion_x_{number // 2}_0_{number % 2}",
+            "question": f"Is line {number} longer?",
+            "answer": ["Yes", "No"][number % 2],
+            "category": "VD",
+            "l2-category": "illusion",
+            "image": picture(number // 2),
+        }
+        for number in range(4)
+    ]
+    return tsv(data, "HallusionBench", rows)
+
+
+def vqa(data: Path, name: str, answers: Sequence[Any], **columns: Any) -> Path:
+    """An open TSV: TextVQA_VAL and OCRVQA (answers as a list), ChartQA_TEST, DocVQA_VAL, or one of one's own."""
+    rows = [
+        {"index": i, "question": f"What does sign {i} say?", "answer": answer, "image": picture(i), **columns}
+        for i, answer in enumerate(answers)
+    ]
+    return tsv(data, name, rows)
+
+
 IMAGES: dict[str, Callable[..., Path]] = {
     "MME": mme,
     "MMStar": mmstar,
