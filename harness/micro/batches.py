@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2Tokenizer
 
-from harness.micro.prompts import IMAGE_FORMATS, LETTERS, VIDEO_FORMATS, PromptFormat, as_asked
+from harness.micro.families.base import Family, Layout
+from harness.micro.prompts import LETTERS, PromptFormat, as_asked
 from harness.micro.questions import Question, questions
-from harness.micro.scenes import CELL, COLORS, DIRECTIONS, KINDS, Scene, render, sample_scene
-from harness.micro.tokenizer import HEAD, TAIL
+from harness.micro.scenes import COLORS, DIRECTIONS, KINDS, Scene, render, sample_scene
 
 IGNORE = -100
 SLOW = ("kind", "motion", "yesno")
 """Topics that are learnt last, and asked twice as often for it."""
 BARE = "bare"
 """A video and a question without any instruction: the shortest prompt, to begin with."""
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-"""CLIP's, as Qwen2-VL's processors use."""
 
 
 class Gaze(NamedTuple):
@@ -52,11 +48,12 @@ class Batch:
         pixels: uint8 [B, T, H, W, 3], one picture a segment.
         source: LongTensor [R], the scene of each row.
         input_ids: LongTensor [R, S].
-        visual: LongTensor [R], where the row's visual tokens start.
-        positions: LongTensor [3, R, S], M-RoPE.
+        visual: LongTensor [R, N_v], where the row's visual tokens are.
+        positions: LongTensor [3, R, S], M-RoPE; all three the same where a family's positions just count on.
         pack: LongTensor [R, S]: 0 shared prefix, n the n-th question, -1 padding. A token sees its prefix and its pack.
         labels, hints: LongTensor [R, S], next token to be learnt at this position; hints are the auxiliary ones.
-        cells: per scene LongTensor [sights, 7]: token, kind, colour, segment, row, column, direction moved (or IGNORE).
+        cells: per scene LongTensor [n, 7], what its visual tokens show: token, kind, colour, segment, row, column,
+            direction moved (or IGNORE).
         gazes: what tokens should look at.
         evidence: by row, the visual tokens that its questions are about, as positions in the row.
     """
@@ -73,35 +70,26 @@ class Batch:
     gazes: list[Gaze]
     evidence: list[list[int]]
 
-    @property
-    def n_visual(self) -> int:
-        """Visual tokens of each scene."""
-        return self.pixels.shape[1] * (self.pixels.shape[2] // CELL) * (self.pixels.shape[3] // CELL)
-
 
 class BatchMaker:
     """Makes batches of one prompt format at a time from scenes of the training split, or the held-out one."""
 
-    def __init__(self, tokenizer: Qwen2Tokenizer, seed: int, *, held_out: bool = False) -> None:
+    def __init__(self, family: Family, tokenizer: Any, seed: int, *, held_out: bool = False) -> None:
+        self.family = family
         self.rng = np.random.default_rng(seed)
         self.held_out = held_out
         self._tokenizer = tokenizer
         self._ids: dict[str, list[int]] = {}
-
-        def token(piece: str) -> int:
-            return tokenizer.get_vocab()[piece]
-
-        self._start, self._end = token("<|vision_start|>"), token("<|vision_end|>")
-        self._pad = {True: token("<|video_pad|>"), False: token("<|image_pad|>")}
-        self._filler, self._eos = token("<|endoftext|>"), token("<|im_end|>")
+        self._filler, self._eos = tokenizer.pad_token_id, tokenizer.eos_token_id
 
     def scenes(self, count: int, *, video: bool) -> tuple[list[Scene], Tensor]:
-        scenes = [sample_scene(self.rng, video=video, held_out=self.held_out) for _ in range(count)]
+        apart = self.family.few and not video
+        scenes = [sample_scene(self.rng, video=video, held_out=self.held_out, apart=apart) for _ in range(count)]
         return scenes, torch.from_numpy(np.stack([render(scene, self.rng) for scene in scenes]))
 
     def make(self, name: str, scenes: int, per_scene: int) -> Batch:
         """A batch in the format `name`, `per_scene` questions for each of `scenes` scenes."""
-        video = name in VIDEO_FORMATS or name == BARE
+        video = name in self.family.video or name == BARE
         form = self._form(name)
         shown, pixels = self.scenes(scenes, video=video)
         rows: list[_Row] = []
@@ -114,9 +102,8 @@ class BatchMaker:
                 source.append(number)
         return self._collate(rows, source, shown, pixels)
 
-    @staticmethod
-    def _form(name: str) -> PromptFormat:
-        return IMAGE_FORMATS["VQA"] if name == BARE else {**VIDEO_FORMATS, **IMAGE_FORMATS}[name]
+    def _form(self, name: str) -> PromptFormat:
+        return self.family.bare if name == BARE else {**self.family.video, **self.family.image}[name]
 
     def _choose(self, scene: Scene, name: str, count: int) -> list[Question]:
         """`count` questions, topics in turn, the slow ones twice: there are many more of some than of others."""
@@ -138,23 +125,31 @@ class BatchMaker:
         return chosen
 
     def _row(self, name: str, form: PromptFormat, scene: Scene, group: Sequence[Question], video: bool) -> _Row:
-        row = _Row()
-        row.text(self.ids(HEAD + form.before), pack=0)
+        layout = self.family.layout(video=video, side=scene.side)
+        row = _Row(layout)
+        pending = self.family.head + form.before
         if form.question_first:
-            row.text(self.ids(as_asked(name, group[0].text)), pack=0)
-        row.text([self._start], pack=0)
-        row.grid(self._pad[video], scene.segments, scene.side)
-        row.text([self._end, *self.ids(form.after)], pack=0)
+            row.text(self.ids(pending), pack=0)
+            pending = as_asked(name, group[0].text)
+            asked_at = len(row.ids) + len(self.ids(pending)) - 1
+        for piece in layout.pieces:
+            if isinstance(piece, str):
+                pending += piece
+                continue
+            row.text(self.ids(pending), pack=0)
+            row.see(self._pad(layout), piece)
+            pending = ""
+        row.text(self.ids(pending + form.after), pack=0)
         restart = row.next
         for number, question in enumerate(group, start=1):
             row.next = restart
             answer = question.answer
             if form.question_first:
-                tail = self.ids(TAIL)
+                tail = self.ids(self.family.tail)
                 hints = [self.ids(answer)[0]] * len(tail)
                 last = len(row.ids) + len(tail) - 1
-                row.gazes.append((ASKED_LAYER, last, [row.visual - 2], ""))
-                row.gazes.append((EVIDENCE_LAYER, last, row.look_at(question, scene), question.topic))
+                row.gazes.append((ASKED_LAYER, last, [asked_at], ""))
+                row.gazes.append((EVIDENCE_LAYER, last, row.look_at(question), question.topic))
                 row.asked(tail, self.ids(answer) + [self._eos], hints, number)
                 continue
             text = as_asked(name, question.text)
@@ -164,7 +159,7 @@ class BatchMaker:
             if form.options:
                 options = question.options(self.rng, form.options)
                 answer = LETTERS[options.index(question.answer)]
-            full = form.wording(text, options) + TAIL
+            full = form.wording(text, options) + self.family.tail
             prompt = self.ids(full)
             # At the question's last word the content of the answer is settled; after the options, so is its letter.
             settled = self._after(full, text.rstrip("?").split()[-1])
@@ -174,13 +169,16 @@ class BatchMaker:
             taught = range(settled, settled + 2 if form.options else len(prompt))
             hints = [content if i in taught else letter if i >= listed else IGNORE for i in range(len(prompt))]
             start, last = len(row.ids), len(row.ids) + len(prompt) - 1
-            row.gazes.append((EVIDENCE_LAYER, start + settled, row.look_at(question, scene), question.topic))
+            row.gazes.append((EVIDENCE_LAYER, start + settled, row.look_at(question), question.topic))
             row.gazes.append((ANSWER_LAYER, last, [start + settled], ""))
             if form.options:
                 chosen = self._option(full, options, question.answer)
                 row.gazes.append((OPTION_LAYER, last, [start + chosen], ""))
             row.asked(prompt, self.ids(answer) + [self._eos], hints, number)
         return row
+
+    def _pad(self, layout: Layout) -> int:
+        return self._tokenizer.get_vocab()[layout.pad] if layout.pad else len(self._tokenizer)
 
     def _after(self, text: str, word: str, *, last: bool = False) -> int:
         """Index of the last token of the first (or last) `word` in the text."""
@@ -198,7 +196,7 @@ class BatchMaker:
         if text not in self._ids:
             if len(self._ids) > 200_000:
                 self._ids.clear()
-            self._ids[text] = self._tokenizer(text).input_ids if text else []
+            self._ids[text] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
         return self._ids[text]
 
     def _collate(self, rows: list[_Row], source: list[int], scenes: list[Scene], pixels: Tensor) -> Batch:
@@ -216,7 +214,7 @@ class BatchMaker:
             pack=padded([row.pack for row in rows], -1),
             labels=padded([row.labels for row in rows], IGNORE),
             hints=padded([row.hints for row in rows], IGNORE),
-            cells=[sight_table(scene) for scene in scenes],
+            cells=[sight_table(scene, rows[0].layout) for scene in scenes],
             gazes=[Gaze(number, *gaze) for number, row in enumerate(rows) for gaze in row.gazes],
             evidence=[row.evidence for row in rows],
         )
@@ -225,7 +223,8 @@ class BatchMaker:
 class _Row:
     """One row under construction."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.ids: list[int] = []
         self.pack: list[int] = []
         self.labels: list[int] = []
@@ -233,7 +232,7 @@ class _Row:
         self.positions: tuple[list[int], list[int], list[int]] = ([], [], [])
         self.gazes: list[tuple[int, int, list[int], str]] = []
         self.evidence: list[int] = []
-        self.visual = 0
+        self.visual: list[int] = []
         self.next = 0
 
     def text(self, ids: Sequence[int], pack: int) -> None:
@@ -245,26 +244,25 @@ class _Row:
             axis.extend(range(self.next, self.next + len(ids)))
         self.next += len(ids)
 
-    def grid(self, pad: int, segments: int, side: int) -> None:
-        self.visual = len(self.ids)
-        count = segments * side * side
-        self.ids += [pad] * count
-        self.pack += [0] * count
-        self.labels += [IGNORE] * count
-        self.hints += [IGNORE] * count
-        for segment in range(segments):
-            for row in range(side):
-                for col in range(side):
-                    for axis, value in zip(self.positions, (segment, row, col), strict=True):
-                        axis.append(self.next + value)
-        self.next += max(segments, side)
+    def see(self, pad: int, count: int) -> None:
+        """The next `count` visual tokens of the layout."""
+        first = len(self.visual)
+        self.visual += range(len(self.ids), len(self.ids) + count)
+        start = self.next
+        self.text([pad] * count, pack=0)
+        if self.layout.places is None:
+            return
+        places = self.layout.places[first : first + count]
+        for axis, column in zip(self.positions, places.T, strict=True):
+            axis[-count:] = (start + column).tolist()
+        self.next = start + int(places.max()) + 1
 
-    def look_at(self, question: Question, scene: Scene) -> list[int]:
+    def look_at(self, question: Question) -> list[int]:
         """Places in the row of the visual tokens to look at: a move is told from where it ended. Notes the evidence."""
-        side = scene.side
-        places = [self.visual + (s.segment * side + s.row) * side + s.col for s in question.evidence]
-        self.evidence += places
-        return places[-1:] if question.topic == "motion" else places
+        shown = [self.visual[token] for sight in question.evidence for token in self.layout.shows(sight)]
+        self.evidence += shown
+        sights = question.evidence[-1:] if question.topic == "motion" else question.evidence
+        return [self.visual[token] for sight in sights for token in self.layout.shows(sight)]
 
     def asked(self, prompt: Sequence[int], answer: Sequence[int], hints: Sequence[int], pack: int) -> None:
         """A question and its answer: the last token of the prompt and all but the last of the answer are taught."""
@@ -276,8 +274,11 @@ class _Row:
             self.hints[start + offset] = wanted
 
 
-def sight_table(scene: Scene) -> Tensor:
-    """LongTensor [sights, 7]: token, kind, colour, segment, row, column, direction moved since the last sight."""
+def sight_table(scene: Scene, layout: Layout) -> Tensor:
+    """LongTensor [n, 7], one line for each sight and each visual token that shows it best.
+
+    Token, kind, colour, segment, row, column, direction moved since the last sight (IGNORE where it did not).
+    """
     colors, ways = list(COLORS), list(DIRECTIONS.values())
     table = []
     for thing in scene.things:
@@ -286,29 +287,6 @@ def sight_table(scene: Scene) -> Tensor:
             if thing.behaviour == "moves" and number == 1:
                 before = thing.sights[0]
                 moved = ways.index((int(np.sign(sight.row - before.row)), int(np.sign(sight.col - before.col))))
-            token = (sight.segment * scene.side + sight.row) * scene.side + sight.col
-            table.append(
-                [token, KINDS.index(sight.kind), colors.index(sight.color), sight.segment, sight.row, sight.col, moved]
-            )
+            about = [KINDS.index(sight.kind), colors.index(sight.color), sight.segment, sight.row, sight.col, moved]
+            table += [[token, *about] for token in layout.best(sight)]
     return torch.tensor(table)
-
-
-def patches(pixels: Tensor, noise: torch.Generator | None = None) -> Tensor:
-    """What the processor makes of the pictures, each shown in two frames: float [B * T * h * w * 4, 3 * 2 * 14 * 14].
-
-    Args:
-        pixels: uint8 [B, T, H, W, 3].
-        noise: if given, a little Gaussian noise and a video codec's coarse colour are added, anew in each frame.
-    """
-    batch, segments, height, width, _ = pixels.shape
-    x = pixels.float().div(255).permute(0, 1, 4, 2, 3)[:, :, None].expand(-1, -1, 2, -1, -1, -1)
-    if noise is not None:
-        gray = x.mean(3, keepdim=True)
-        tint = torch.nn.functional.avg_pool2d((x - gray).flatten(0, 2), 2)
-        tint = torch.nn.functional.interpolate(tint, scale_factor=2).view_as(x)
-        share = torch.rand(batch, 1, 1, 1, 1, 1, generator=noise)
-        x = gray + share * tint + (1 - share) * (x - gray)
-        x = x + 0.03 * torch.randn(x.shape, generator=noise)
-    x = (x - MEAN[:, None, None]) / STD[:, None, None]
-    x = x.view(batch, segments, 2, 3, height // 28, 2, 14, width // 28, 2, 14)
-    return x.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(-1, 3 * 2 * 14 * 14)

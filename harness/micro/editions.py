@@ -9,7 +9,9 @@ split. The folder's name carries a digest of the generator's own source: change 
     hub/datasets--opencompass--MMBench-Video/...   MMBench-Video  TSV and mp4
     NExT-QA/, NExT-OE/                             NExT-QA        csv, id map, reference answers, mp4
     ActivityNet-QA/                                ActivityNet-QA two json files, mp4
-    evidence/<benchmark>.json                      visual tokens each question is about: {index: [[t, row, col], ...]}
+    LMUData/*.tsv                                  MME, MMStar, MMVet, SEEDBench_IMG (harness.micro.image_editions)
+    evidence/<benchmark>.json                      the cells each question is about:
+                                                   {index: {"grid": [T, H, W], "cells": [[t, row, column], ...]}}
 """
 
 from __future__ import annotations
@@ -21,39 +23,22 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from harness.micro import prompts, questions, scenes
+from harness.micro import image_editions, items, prompts, questions, scenes
+from harness.micro.items import PER_MEDIUM, QUESTIONS, Item
 from harness.micro.prompts import LETTERS, VIDEO_FORMATS, as_asked
-from harness.micro.questions import Question
 from harness.micro.scenes import CELL, FPS, FRAMES_PER_SEGMENT, Scene, render, sample_scene
 
-QUESTIONS = 100
-PER_VIDEO = 2
 _REVISION = "0" * 40
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question of an edition. `options` is empty for an open question."""
-
-    video: str
-    scene: Scene
-    question: Question
-    text: str
-    options: tuple[str, ...]
-
-    @property
-    def letter(self) -> str:
-        return LETTERS[self.options.index(self.question.answer)]
 
 
 def digest() -> str:
     """First 12 hex digits of SHA-256 over the generator's source files: the name of its output."""
-    sources = [Path(module.__file__ or "") for module in (scenes, questions, prompts)] + [Path(__file__)]
+    modules = (scenes, questions, prompts, items, image_editions)
+    sources = [Path(module.__file__ or "") for module in modules] + [Path(__file__)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
@@ -71,27 +56,39 @@ def ensure(root: Path) -> Path:
 
 
 def write(folder: Path) -> None:
-    """Writes all six editions; the manifest last."""
+    """Writes all editions; the manifest last."""
     manifest = {}
     for name, writer in WRITERS.items():
-        items = draw(name)
-        used = {item.video: item.scene for item in items}
-        trained = [video for video, scene in used.items() if not scene.held_out]
-        if trained:
-            raise RuntimeError(f"{name}: {len(trained)} scenes belong to the training split, first {trained[0]!r}")
-        ordered = writer(folder, items)
-        cells = {
-            str(index): sorted([sight.segment, sight.row, sight.col] for sight in item.question.evidence)
-            for index, item in enumerate(ordered)
-        }
-        _json(folder / "evidence" / f"{name}.json", cells)
-        manifest[name] = {
-            "questions": len(ordered),
-            "temporal": sum(item.question.topic in questions.TEMPORAL for item in ordered),
-            "topics": [item.question.topic for item in ordered],
-            "scenes": {video: scene.digest for video, scene in used.items()},
-        }
+        manifest[name] = _write(name, folder, writer(folder, _held_out(name, draw(name))))
+    for name in image_editions.FORMATS:
+        drawn = _held_out(name, image_editions.draw(name))
+        manifest[name] = _write(name, folder, image_editions.write(name, folder, drawn))
     _json(folder / "manifest.json", manifest)
+
+
+def _held_out(name: str, drawn: list[Item]) -> list[Item]:
+    """The same items. RuntimeError if a scene of theirs is one that may be trained on."""
+    trained = [item.medium for item in drawn if not item.scene.held_out]
+    if trained:
+        raise RuntimeError(f"{name}: {len(trained)} scenes belong to the training split, first {trained[0]!r}")
+    return drawn
+
+
+def _write(name: str, folder: Path, ordered: list[Item]) -> dict[str, object]:
+    """Writes the evidence of an edition; what the manifest says of it."""
+    keys = [image_editions.key(name, position) for position in range(len(ordered))]
+    _json(folder / "evidence" / f"{name}.json", dict(zip(keys, map(_evidence, ordered), strict=True)))
+    return {
+        "questions": len(ordered),
+        "temporal": sum(item.question.topic in questions.TEMPORAL for item in ordered),
+        "topics": [item.question.topic for item in ordered],
+        "scenes": {item.medium: item.scene.digest for item in ordered},
+    }
+
+
+def _evidence(item: Item) -> dict[str, object]:
+    cells = sorted([sight.segment, sight.row, sight.col] for sight in item.question.evidence)
+    return {"grid": [item.scene.segments, item.scene.side, item.scene.side], "cells": cells}
 
 
 def draw(name: str) -> list[Item]:
@@ -99,20 +96,20 @@ def draw(name: str) -> list[Item]:
     form = VIDEO_FORMATS[name]
     rng = np.random.default_rng([sum(name.encode()), len(name), 2026])
     topics = [topic for topic in questions.TOPICS if not (form.options and topic == "yesno")]
-    items: list[Item] = []
-    while len(items) < QUESTIONS:
+    drawn: list[Item] = []
+    while len(drawn) < QUESTIONS:
         scene = sample_scene(rng, video=True, held_out=True)
-        video = f"{name.lower().replace('-', '')}{len(items) // PER_VIDEO:03d}"
+        video = f"{name.lower().replace('-', '')}{len(drawn) // PER_MEDIUM:03d}"
         asked = questions.questions(scene, rng)
-        wanted = [topics[(len(items) + i) % len(topics)] for i in range(PER_VIDEO)]
+        wanted = [topics[(len(drawn) + i) % len(topics)] for i in range(PER_MEDIUM)]
         chosen = [next((q for q in asked if q.topic == topic), None) for topic in wanted]
         if None in chosen:
             continue
         for question in chosen:
             assert question is not None
             options = tuple(question.options(rng, form.options)) if form.options else ()
-            items.append(Item(video, scene, question, as_asked(name, question.text), options))
-    return items
+            drawn.append(Item(video, scene, question, as_asked(name, question.text), options))
+    return drawn
 
 
 def write_video(path: Path, scene: Scene, seed: int) -> None:
@@ -132,7 +129,7 @@ def write_video(path: Path, scene: Scene, seed: int) -> None:
 
 def _videos(items: list[Item], folder: Path, name: str = "{}.mp4") -> Iterator[tuple[str, Path]]:
     """Writes each video of the items once; yields its id and path."""
-    for number, (video, scene) in enumerate({item.video: item.scene for item in items}.items()):
+    for number, (video, scene) in enumerate({item.medium: item.scene for item in items}.items()):
         path = folder / name.format(video)
         write_video(path, scene, seed=number)
         yield video, path
@@ -175,13 +172,13 @@ def _video_mme(folder: Path, items: list[Item]) -> list[Item]:
             archive.write(path, f"data/{video}.mp4")
     rows = [
         {
-            "video_id": f"{index // PER_VIDEO:03d}",
+            "video_id": f"{index // PER_MEDIUM:03d}",
             "duration": "short",
             "domain": "Knowledge",
             "sub_category": "Technology",
             "url": "",
-            "videoID": item.video,
-            "question_id": f"{index // PER_VIDEO:03d}-{index % PER_VIDEO + 1}",
+            "videoID": item.medium,
+            "question_id": f"{index // PER_MEDIUM:03d}-{index % PER_MEDIUM + 1}",
             "task_type": _VIDEO_MME_TASKS[item.question.topic],
             "question": item.text,
             "options": [f"{letter}. {option}" for letter, option in zip(LETTERS, item.options, strict=False)],
@@ -216,7 +213,7 @@ def _mvbench(folder: Path, items: list[Item]) -> list[Item]:
         ordered += chosen
         meta[task] = [
             {
-                "video": f"{item.video}.mp4",
+                "video": f"{item.medium}.mp4",
                 "question": item.text,
                 "candidates": list(item.options),
                 "answer": item.question.answer,
@@ -249,8 +246,8 @@ def _mmbench_video(folder: Path, items: list[Item]) -> list[Item]:
         table.writerow(["index", "video", "video_path", "video_type", "question", "answer", "dimensions"])
         for index, item in enumerate(items):
             dimensions = [_MMBENCH_DIMENSIONS[item.question.topic]]
-            path = f"./video/{item.video}.mp4"
-            table.writerow([index, item.video, path, "micro", item.text, item.question.answer, dimensions])
+            path = f"./video/{item.medium}.mp4"
+            table.writerow([index, item.medium, path, "micro", item.text, item.question.answer, dimensions])
     return items
 
 
@@ -272,7 +269,7 @@ def _nextqa_row(item: Item, index: int) -> list[object]:
     frames = item.scene.segments * FRAMES_PER_SEGMENT
     answer: object = item.options.index(item.question.answer) if item.options else item.question.answer
     kind = _NEXTQA_TYPES[item.question.topic]
-    return [item.video, frames, side, side, item.text, answer, index % PER_VIDEO, kind, *item.options]
+    return [item.medium, frames, side, side, item.text, answer, index % PER_MEDIUM, kind, *item.options]
 
 
 def _nextqa_mc(folder: Path, items: list[Item]) -> list[Item]:
@@ -297,7 +294,7 @@ def _nextqa_oe(folder: Path, items: list[Item]) -> list[Item]:
         table.writerows(_nextqa_row(item, index) for index, item in enumerate(items))
     second: dict[str, dict[str, str]] = {}
     for index, item in enumerate(items):
-        second.setdefault(item.video, {})[str(index % PER_VIDEO)] = item.question.answer
+        second.setdefault(item.medium, {})[str(index % PER_MEDIUM)] = item.question.answer
     _json(home / "add_reference_answer_test.json", second)
     known = sorted(path.stem for path in (folder / "NExT-QA" / "NExTVideo").iterdir())
     _json(folder / "NExT-QA" / "map_vid_vidorID.json", {video: video for video in known})
@@ -322,8 +319,8 @@ def _activitynet(folder: Path, items: list[Item]) -> list[Item]:
         pass
     asked, answered = [], []
     for index, item in enumerate(items):
-        key = f"v_{item.video}_{index % PER_VIDEO + 1}"
-        asked.append({"video_name": item.video, "question": item.text, "question_id": key})
+        key = f"v_{item.medium}_{index % PER_MEDIUM + 1}"
+        asked.append({"video_name": item.medium, "question": item.text, "question_id": key})
         kind = _ACTIVITYNET_TYPES[item.question.topic]
         answered.append({"answer": item.question.answer, "type": kind, "question_id": key})
     _json(home / "test_q.json", asked)

@@ -1,58 +1,40 @@
-"""The forward pass of Qwen2-VL written out over the Hugging Face modules' own weights, for training on a CPU.
+"""A decoder's forward pass written out over the Hugging Face modules' own weights, for training on a CPU.
 
-Batched vision attention, plain matrix products (three times faster than SDPA at this size), block-diagonal masks for
-packed questions, and taps for auxiliary targets. tests/micro/test_training.py holds it against Hugging Face.
+Plain matrix products (three times faster than SDPA at this size), block-diagonal masks for packed questions, and taps
+for auxiliary targets. Qwen2-VL's, Qwen2's and Llama's decoders differ in their positions and biases only.
+tests/micro/test_training.py holds it against Hugging Face.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Qwen2VLForConditionalGeneration
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb, apply_rotary_pos_emb_vision
-
-
-def encode_vision(model: Qwen2VLForConditionalGeneration, pixel_patches: Tensor, segments: int, side: int) -> Tensor:
-    """Visual tokens of many equal grids at once: float [grids * segments * side * side, d] from processor patches."""
-    visual = model.model.visual
-    per_segment = 4 * side * side
-    x = F.linear(pixel_patches, visual.patch_embed.proj.weight.flatten(1))
-    x = x.view(-1, per_segment, visual.patch_embed.embed_dim)
-    # Patches come in blocks of two by two, the order in which the merger joins them.
-    at = torch.arange(2 * side).view(side, 2)
-    rows = at[:, None, :, None].expand(side, side, 2, 2).reshape(-1)
-    cols = at[None, :, None, :].expand(side, side, 2, 2).reshape(-1)
-    cos, sin = visual.rotary_pos_emb(x, torch.stack([rows, cols], dim=-1))
-    for block in visual.blocks:
-        attention = block.attn
-        qkv = attention.qkv(block.norm1(x)).view(-1, per_segment, 3, attention.num_heads, attention.head_dim)
-        q, k, v = qkv.unbind(2)
-        q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
-        weights = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1) * attention.scaling).softmax(-1)
-        x = x + attention.proj((weights.to(v.dtype) @ v.transpose(1, 2)).transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm2(x))
-    return visual.merger(x)
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 
 def decode_text(
-    model: Qwen2VLForConditionalGeneration, embeds: Tensor, positions: Tensor, mask: Tensor, dropout: float = 0.0
+    model: Any, embeds: Tensor, positions: Tensor, mask: Tensor, dropout: float = 0.0
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """The language model's normed output float [R, S, d], every layer's output and attention [R, heads, S, S].
 
     Args:
         embeds: float [R, S, d].
-        positions: LongTensor [3, R, S].
+        positions: LongTensor [3, R, S]; for one-dimensional positions all three are the same.
         mask: bool [R, S, S], what each token sees.
         dropout: share of the attention weights set to zero.
     """
     text = model.model.language_model
-    cos, sin = text.rotary_emb(embeds, positions)
+    three = hasattr(text.rotary_emb, "mrope_section")
+    cos, sin = text.rotary_emb(embeds, positions if three else positions[0])
     hidden, taps, attentions = embeds, [], []
     rows, size, _ = embeds.shape
     for layer in text.layers:
         attention = layer.self_attn
-        heads, groups, width = attention.num_key_value_heads, attention.num_key_value_groups, attention.head_dim
+        heads, groups = text.config.num_key_value_heads, attention.num_key_value_groups
+        width = attention.head_dim
         x = layer.input_layernorm(hidden)
         q = attention.q_proj(x).view(rows, size, -1, width).transpose(1, 2)
         k = attention.k_proj(x).view(rows, size, heads, width).transpose(1, 2)

@@ -16,10 +16,10 @@ LETTERS = "ABCDE"
 class PromptFormat:
     """How one benchmark asks: the fixed text around the visual input, the number of options (0: open), the wording."""
 
-    before: str
-    after: str
     options: int
     wording: Callable[[str, Sequence[str]], str]
+    before: str = ""
+    after: str = ""
     question_first: bool = False
 
 
@@ -29,7 +29,6 @@ def _lettered(template: str, options: Sequence[str]) -> str:
 
 VIDEO_FORMATS: dict[str, PromptFormat] = {
     "Video-MME": PromptFormat(
-        before="",
         after="\nThese are the frames of a video. Select the best answer to the following multiple-choice question "
         "based on the video. Respond with only the letter (A, B, C, or D) of the correct option.\n",
         options=4,
@@ -39,18 +38,13 @@ VIDEO_FORMATS: dict[str, PromptFormat] = {
         before="Carefully watch the video and pay attention to the cause and sequence of events, the detail and "
         "movement of objects, and the action and pose of persons. Based on your observations, select the best option "
         "that accurately addresses the question.\n",
-        after="",
         options=4,
         wording=lambda question, options: (
             f"Question: {question}\nOptions:\n{_lettered('({}) {}', options)}\nOnly give the best option.Best option:("
         ),
     ),
-    "MMBench-Video": PromptFormat(
-        before="", after="", options=0, wording=lambda question, options: question, question_first=True
-    ),
+    "MMBench-Video": PromptFormat(options=0, wording=lambda question, options: question, question_first=True),
     "NExT-QA-MC": PromptFormat(
-        before="",
-        after="",
         options=5,
         wording=lambda question, options: (
             f"{question}\n{_lettered('{}. {}', options)}\n"
@@ -58,14 +52,10 @@ VIDEO_FORMATS: dict[str, PromptFormat] = {
         ),
     ),
     "NExT-QA-OE": PromptFormat(
-        before="",
-        after="",
         options=0,
         wording=lambda question, options: f"{question}\nAnswer a question using a short phrase or sentence.",
     ),
     "ActivityNet-QA": PromptFormat(
-        before="",
-        after="",
         options=0,
         wording=lambda question, options: (
             f"{question.capitalize()}? Answer the question using a single word or phrase."
@@ -76,20 +66,28 @@ VIDEO_FORMATS: dict[str, PromptFormat] = {
 
 IMAGE_FORMATS: dict[str, PromptFormat] = {
     "MCQ": PromptFormat(
-        before="",
-        after="",
         options=4,
         wording=lambda question, options: (
             f"Question: {question}\nOptions:\n{_lettered('{}. {}', options)}\n"
             "Please select the correct answer from the options above."
         ),
     ),
-    "Y/N": PromptFormat(
-        before="", after="", options=0, wording=lambda question, options: f"{question} Please answer yes or no."
-    ),
-    "VQA": PromptFormat(before="", after="", options=0, wording=lambda question, options: question),
+    "Y/N": PromptFormat(options=0, wording=lambda question, options: f"{question} Please answer yes or no."),
+    "VQA": PromptFormat(options=0, wording=lambda question, options: question),
 }
 """Image benchmarks, by the kit's dataset type, as Qwen2VLChat asks them (MME's questions bring their instruction)."""
+
+PLAIN_IMAGE_FORMATS = {
+    **IMAGE_FORMATS,
+    "MCQ": PromptFormat(
+        options=4,
+        wording=lambda question, options: (
+            f"Question: {question}\nOptions:\n{_lettered('{}. {}', options)}\n"
+            "Please select the correct answer from the options above. \n"
+        ),
+    ),
+}
+"""The same as the kit's datasets ask models that have no prompts of their own."""
 
 SENTENCES = frozenset({"bare", "Video-MME", "MVBench", "MMBench-Video", "MCQ", "Y/N", "VQA"})
 """Formats whose questions are written as sentences, 'What color is the star?'."""

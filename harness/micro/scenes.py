@@ -86,15 +86,19 @@ class Scene:
         return int(self.digest[:8], 16) % HELD_OUT == 0
 
 
-def sample_scene(rng: np.random.Generator, *, video: bool, held_out: bool) -> Scene:
-    """A random scene of the split asked for (rejection on the content digest)."""
+def sample_scene(rng: np.random.Generator, *, video: bool, held_out: bool, apart: bool = False) -> Scene:
+    """A random scene of the split asked for (rejection on the content digest).
+
+    Args:
+        apart: leaves at least one empty cell between any two things.
+    """
     while True:
-        scene = _draw(rng, VIDEO_SIDE if video else IMAGE_SIDE, SEGMENTS if video else 1)
+        scene = _draw(rng, VIDEO_SIDE if video else IMAGE_SIDE, SEGMENTS if video else 1, apart)
         if scene.held_out == held_out:
             return scene
 
 
-def _draw(rng: np.random.Generator, side: int, segments: int) -> Scene:
+def _draw(rng: np.random.Generator, side: int, segments: int, apart: bool) -> Scene:
     taken: set[tuple[int, int, int]] = set()
     things = []
     count = int(rng.integers(7, 11))
@@ -111,7 +115,8 @@ def _draw(rng: np.random.Generator, side: int, segments: int) -> Scene:
         thing = _place(rng, KINDS[int(kind_index)], behaviour, side, segments, taken)
         if thing is not None:
             things.append(thing)
-            taken.update((s.segment, s.row, s.col) for s in thing.sights)
+            margin = range(-1, 2) if apart else range(1)
+            taken.update((s.segment, s.row + i, s.col + j) for s in thing.sights for i in margin for j in margin)
     return Scene(side, segments, tuple(things))
 
 

@@ -1,4 +1,4 @@
-"""Training of the micro Qwen2-VL from nothing, on a CPU: vision alone, then all together.
+"""Training of a micro model on a CPU: vision alone, then all together.
 
 At the end, with visual tokens missing: a cut alone must not confuse the model, only what it cuts away. Every answer is
 taught, and early on also each step of looking it up: what a visual token shows and where it is, where
@@ -8,22 +8,72 @@ each word should look, what is known at a question's last word.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import Qwen2Tokenizer, Qwen2VLForConditionalGeneration
 
-from harness.micro.batches import BARE, IGNORE, Batch, BatchMaker, Gaze, patches, sight_table
-from harness.micro.forward import decode_text, encode_vision, sees
+from harness.micro.batches import BARE, IGNORE, Batch, BatchMaker, Gaze, sight_table
+from harness.micro.families import Family
+from harness.micro.forward import decode_text, sees
 from harness.micro.resume import Resume
-from harness.micro.scenes import CELL, COLORS, DIRECTIONS, IMAGE_SIDE, KINDS, SEGMENTS
+from harness.micro.scenes import COLORS, DIRECTIONS, IMAGE_SIDE, KINDS, SEGMENTS
 
-VISION_STEPS, MISSING_STEPS = 80, 700
-PEAK_RATE, MISSING_RATE = 2e-3, 6e-4
+PACKED: dict[str, tuple[int, int]] = {
+    BARE: (8, 12),
+    "Video-MME": (8, 8),
+    "MVBench": (8, 8),
+    "MMBench-Video": (8, 4),
+    "NExT-QA-MC": (8, 8),
+    "NExT-QA-OE": (8, 12),
+    "ActivityNet-QA": (8, 12),
+    "MCQ": (8, 8),
+    "Y/N": (8, 8),
+    "VQA": (8, 12),
+}
+"""Format: (scenes, questions a scene) of a joint batch."""
+VIDEO_MIX = {
+    BARE: 0.2,
+    "Video-MME": 1.0,
+    "MVBench": 1.0,
+    "MMBench-Video": 1.6,
+    "NExT-QA-MC": 1.0,
+    "NExT-QA-OE": 0.7,
+    "ActivityNet-QA": 0.7,
+}
+"""How often each format is asked; Qwen2-VL's MMBench-Video asks first and shows then, which takes longest to learn."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, peak learning rates and formats of the three parts.
+
+    Attributes:
+        mix: format -> how often it is asked.
+        vision: steps on vision alone.
+        joint: steps on everything; in the first `short` of them only open questions in few words, in the first `shown`
+            with words shown where to look.
+        missing: steps with visual tokens missing.
+        rate, missing_rate: of Adam at the top of the cosine.
+    """
+
+    vision: int
+    joint: int
+    missing: int
+    mix: Mapping[str, float]
+    rate: float = 2e-3
+    missing_rate: float = 6e-4
+    short: float = 0.14
+    shown: float = 0.5
+
+
+FROM_NOTHING = Schedule(80, 5200, 700, {**VIDEO_MIX, "MCQ": 0.3, "Y/N": 0.2, "VQA": 0.5})
+GROWN = Schedule(150, 1600, 400, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.8, "VQA": 1.2}, rate=1.5e-3, short=0.1)
+"""Where the language model was trained before, under another tower."""
 
 
 class Probes(nn.Module):
@@ -39,7 +89,7 @@ class Probes(nn.Module):
         first_row = {scene: row for row, scene in reversed(list(enumerate(batch.source.tolist())))}
         rows = torch.cat([torch.full((len(c),), first_row[i]) for i, c in enumerate(batch.cells)])
         cells = torch.cat(batch.cells)
-        at = batch.visual[rows] + cells[:, 0]
+        at = batch.visual[rows, cells[:, 0]]
         place = self.place(taps[1][rows, at]).float()
         segment, row, col = place.split([SEGMENTS, IMAGE_SIDE, IMAGE_SIDE], dim=-1)
         loss = sum(F.cross_entropy(part, cells[:, 3 + i]) for i, part in enumerate((segment, row, col)))
@@ -53,9 +103,9 @@ class Probes(nn.Module):
 class Words:
     """Token ids of the words for kinds and colours, as they stand inside a question (with a space before)."""
 
-    def __init__(self, tokenizer: Qwen2Tokenizer) -> None:
-        self.kinds = torch.tensor([tokenizer(f" {kind}").input_ids[0] for kind in KINDS])
-        self.colors = torch.tensor([tokenizer(f" {color}").input_ids[0] for color in COLORS])
+    def __init__(self, tokenizer: Any) -> None:
+        self.kinds = torch.tensor([tokenizer.get_vocab()[f"\u0120{kind}"] for kind in KINDS])
+        self.colors = torch.tensor([tokenizer.get_vocab()[f"\u0120{color}"] for color in COLORS])
 
     def loss(self, embeddings: Tensor, visual: Tensor, cells: list[Tensor]) -> Tensor:
         """Every sight's visual token must point to the words for its kind and colour; visual float [B, N, d]."""
@@ -101,9 +151,9 @@ class Losses:
 class Trainer:
     """Owns the model, its optimiser and its sources of batches."""
 
-    def __init__(self, model: Qwen2VLForConditionalGeneration, tokenizer: Qwen2Tokenizer, seed: int) -> None:
-        self.model, self.seed = model, seed
-        self.maker = BatchMaker(tokenizer, seed)
+    def __init__(self, family: Family, model: Any, tokenizer: Any, seed: int) -> None:
+        self.family, self.model, self.seed = family, model, seed
+        self.maker = BatchMaker(family, tokenizer, seed)
         self.noise = torch.Generator().manual_seed(seed)
         self.words = Words(tokenizer)
         self.probes = Probes(model.lm_head.in_features)
@@ -115,15 +165,13 @@ class Trainer:
 
     def encode(self, pixels: Tensor, *, noisy: bool = True) -> Tensor:
         """Visual tokens float [B, N_v, d] of pictures uint8 [B, T, H, W, 3]."""
-        scenes, segments, side = pixels.shape[0], pixels.shape[1], pixels.shape[2] // CELL
-        tokens = encode_vision(self.model, patches(pixels, self.noise if noisy else None), segments, side)
-        return tokens.view(scenes, segments * side * side, -1)
+        video = pixels.shape[1] > 1
+        return self.family.encode(self.model, pixels, video=video, noise=self.noise if noisy else None)
 
     def missing(self, batch: Batch) -> Tensor:
         """bool [R, S]: visual tokens to leave out, a random share in each row, none that its questions are about."""
         rows, size = batch.input_ids.shape
-        columns = torch.arange(size)
-        visual = (columns >= batch.visual[:, None]) & (columns < batch.visual[:, None] + batch.n_visual)
+        visual = torch.zeros(rows, size, dtype=torch.bool).scatter(1, batch.visual, True)
         share = torch.rand(rows, 1, generator=self.noise).mul(1.4).clamp(max=1.0)  # sometimes all are left out
         gone = visual & (torch.rand(rows, size, generator=self.noise) < share)
         for row, evidence in enumerate(batch.evidence):
@@ -136,9 +184,9 @@ class Trainer:
         """The losses of one batch; `missing` (bool [R, S]) tokens are seen by none but themselves."""
         embeddings = self.model.model.language_model.embed_tokens
         visual = self.encode(batch.pixels, noisy=noisy)
-        embeds = embeddings(batch.input_ids)
-        span = batch.visual[:, None] + torch.arange(visual.shape[1])
-        places = span[..., None].expand(-1, -1, embeds.shape[-1])
+        # A placeholder may be no token of the vocabulary; all of them are overwritten.
+        embeds = embeddings(batch.input_ids.scatter(1, batch.visual, 0))
+        places = batch.visual[..., None].expand(-1, -1, embeds.shape[-1])
         embeds = embeds.scatter(1, places, visual[batch.source].to(embeds.dtype))
         mask = sees(batch.pack)
         if missing is not None:
@@ -176,33 +224,20 @@ class Trainer:
         yield from self.probes.parameters()
 
 
-MIX: dict[str, tuple[float, int, int]] = {
-    BARE: (0.2, 8, 12),
-    "Video-MME": (1.0, 8, 8),
-    "MVBench": (1.0, 8, 8),
-    "MMBench-Video": (1.6, 8, 4),
-    "NExT-QA-MC": (1.0, 8, 8),
-    "NExT-QA-OE": (0.7, 8, 12),
-    "ActivityNet-QA": (0.7, 8, 12),
-    "MCQ": (0.3, 8, 8),
-    "Y/N": (0.2, 8, 8),
-    "VQA": (0.5, 8, 12),
-}
-"""Format: (weight, scenes, questions a scene) of a joint batch."""
 SHORT = {BARE: 0.5, "VQA": 0.5}
 """What the first part of the joint training is made of: open questions, asked in the fewest words."""
 
 
 def train(
-    model: Qwen2VLForConditionalGeneration,
-    tokenizer: Qwen2Tokenizer,
+    family: Family,
+    model: Any,
+    tokenizer: Any,
+    schedule: Schedule,
     *,
-    steps: int,
     seed: int,
-    missing_steps: int = MISSING_STEPS,
     resume: Resume | None = None,
 ) -> list[dict[str, float]]:
-    """Trains in place: VISION_STEPS on vision alone, `steps` on everything, `missing_steps` with tokens missing.
+    """Trains in place by the schedule.
 
     Args:
         resume: where the state is kept every SAVE_EVERY steps, and taken up from if it is there.
@@ -210,15 +245,15 @@ def train(
     Returns:
         The losses at every REPORT_EVERY-th step of the second part.
     """
-    trainer = Trainer(model, tokenizer, seed)
+    trainer = Trainer(family, model, tokenizer, seed)
     model.train()
     try:
         with torch.enable_grad():
-            start = resume.step(steps=steps, seed=seed) if resume else 0
+            start = resume.step(steps=schedule.joint, seed=seed) if resume else 0
             if not start:
-                _vision(trainer, VISION_STEPS)
-            history = _joint(trainer, steps, start, resume)
-            _missing(trainer, missing_steps)
+                _vision(trainer, schedule)
+            history = _joint(trainer, schedule, start, resume)
+            _missing(trainer, schedule)
             return history
     finally:
         model.eval()
@@ -234,29 +269,30 @@ def _optimiser(trainer: Trainer, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
-def _vision(trainer: Trainer, steps: int) -> None:
+def _vision(trainer: Trainer, schedule: Schedule) -> None:
     """Every visual token names the kind and colour under it, in the language model's own word vectors."""
-    optimiser = _optimiser(trainer, PEAK_RATE)
+    optimiser, steps = _optimiser(trainer, schedule.rate), schedule.vision
     bar = tqdm(range(steps), desc="vision", unit="step")
     for step in bar:
-        _set_rate(optimiser, step / steps)
+        _set_rate(optimiser, step / steps, schedule.rate)
         scenes, pixels = trainer.maker.scenes(24, video=step % 3 != 0)
         with torch.autocast("cpu", torch.bfloat16):
             visual = trainer.encode(pixels)
             embeddings = trainer.model.get_input_embeddings().weight
             assert isinstance(embeddings, Tensor)
-            loss = trainer.words.loss(embeddings, visual, [sight_table(scene) for scene in scenes])
+            layout = trainer.family.layout(video=scenes[0].segments > 1, side=scenes[0].side)
+            loss = trainer.words.loss(embeddings, visual, [sight_table(scene, layout) for scene in scenes])
         _step(trainer, optimiser, loss)
         bar.set_postfix(loss=f"{loss.item():.3f}")
 
 
-def _joint(trainer: Trainer, steps: int, start: int, resume: Resume | None) -> list[dict[str, float]]:
-    optimiser = _optimiser(trainer, PEAK_RATE)
+def _joint(trainer: Trainer, schedule: Schedule, start: int, resume: Resume | None) -> list[dict[str, float]]:
+    optimiser, steps = _optimiser(trainer, schedule.rate), schedule.joint
     generator = torch.Generator().manual_seed(trainer.maker.rng.integers(2**31).item())
     streams = {"noise": trainer.noise, "formats": generator}
     if resume and start:
         resume.load(trainer.modules, optimiser, streams, trainer.maker.rng)
-    names, weights = list(MIX), torch.tensor([weight for weight, _, _ in MIX.values()])
+    names, weights = list(schedule.mix), torch.tensor(list(schedule.mix.values()))
     seen: dict[str, float] = {}
     history = []
     bar = tqdm(range(start, steps), desc="all together", unit="step", initial=start, total=steps)
@@ -264,16 +300,15 @@ def _joint(trainer: Trainer, steps: int, start: int, resume: Resume | None) -> l
         if resume and step % SAVE_EVERY == 0 and step > start:
             resume.save(step, trainer.modules, optimiser, streams, trainer.maker.rng, steps=steps, seed=trainer.seed)
         done = step / steps
-        _set_rate(optimiser, done)
+        _set_rate(optimiser, done, schedule.rate)
         # Open questions first: what is looked up must be right before its letter can be.
-        chance = torch.tensor([SHORT.get(name, 0.0) for name in names]) if done < 0.14 else weights
+        chance = torch.tensor([SHORT.get(name, 0.0) for name in names]) if done < schedule.short else weights
         name = names[int(torch.multinomial(chance, 1, generator=generator))]
-        _, scenes, per_scene = MIX[name]
-        batch = trainer.maker.make(name, scenes, per_scene)
+        batch = trainer.maker.make(name, *PACKED[name])
         with torch.autocast("cpu", torch.bfloat16):
             losses = trainer.forward(batch)
-        aid = 0.5 if done < 0.5 else 0.25
-        shown = 0.5 if done < 0.5 else 0.0
+        aid = 0.5 if done < schedule.shown else 0.25
+        shown = 0.5 if done < schedule.shown else 0.0
         total = losses.answers + aid * (losses.hints + losses.words + 2 * losses.probes) + shown * losses.gazes
         _step(trainer, optimiser, total)
         for topic, share in losses.right.items():
@@ -286,15 +321,15 @@ def _joint(trainer: Trainer, steps: int, start: int, resume: Resume | None) -> l
     return history
 
 
-def _missing(trainer: Trainer, steps: int) -> None:
+def _missing(trainer: Trainer, schedule: Schedule) -> None:
     """Answers with many visual tokens and a tenth of all attention gone."""
-    optimiser = _optimiser(trainer, PEAK_RATE)
-    names, weights = list(MIX), torch.tensor([weight for weight, _, _ in MIX.values()])
+    optimiser, steps = _optimiser(trainer, schedule.missing_rate), schedule.missing
+    names, weights = list(schedule.mix), torch.tensor(list(schedule.mix.values()))
     bar = tqdm(range(steps), desc="tokens missing", unit="step")
     for step in bar:
-        _set_rate(optimiser, step / steps, MISSING_RATE)
+        _set_rate(optimiser, step / steps, schedule.missing_rate)
         name = names[int(torch.multinomial(weights, 1, generator=trainer.noise))]
-        batch = trainer.maker.make(name, *MIX[name][1:])
+        batch = trainer.maker.make(name, *PACKED[name])
         with torch.autocast("cpu", torch.bfloat16):
             losses = trainer.forward(batch, missing=trainer.missing(batch), dropout=0.1)
         _step(trainer, optimiser, losses.answers + 0.25 * losses.hints + 0.1 * losses.words)
@@ -302,7 +337,7 @@ def _missing(trainer: Trainer, steps: int) -> None:
             bar.write(f"{step:5d}  {name}: answers {losses.answers.item():.3f}  final {losses.right['final']:.2f}")
 
 
-def _set_rate(optimiser: torch.optim.AdamW, done: float, peak: float = PEAK_RATE) -> None:
+def _set_rate(optimiser: torch.optim.AdamW, done: float, peak: float) -> None:
     """Warm-up over 3%, then a cosine to a hundredth."""
     warm = min(1.0, done / 0.03 + 0.02)
     for group in optimiser.param_groups:

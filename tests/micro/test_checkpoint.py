@@ -12,9 +12,11 @@ import torch
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 from harness.micro import editions
-from harness.micro.cli import CHECKPOINT
+from harness.micro.cli import CHECKPOINTS
 from harness.models import open_model
 from model_wrappers.compressor import Compressor
+
+CHECKPOINT = CHECKPOINTS / "micro-qwen2-vl"
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from harness.benchmarks import open_benchmark
-from harness.micro import editions
-from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS, as_asked
-from harness.micro.questions import TOPICS, questions
-from harness.micro.scenes import sample_scene
-from harness.micro.tokenizer import HEAD, TAIL, build_tokenizer
+from harness.micro import editions, image_editions
+from harness.micro.families import FAMILIES, Family, family
+from harness.micro.prompts import IMAGE_FORMATS, PLAIN_IMAGE_FORMATS, VIDEO_FORMATS
+from harness.micro.questions import DOMAINS, TOPICS
 
 
 @pytest.fixture(scope="module")
@@ -61,33 +59,51 @@ def test_image_prompts_are_the_kits() -> None:
     assert built == IMAGE_FORMATS["MCQ"].wording(line["question"], ["red", "blue", "green", "white"])
 
 
-def test_a_prompt_in_pieces_has_the_tokens_of_the_whole() -> None:
-    tokenizer, rng = build_tokenizer(), np.random.default_rng(0)
-    for name, form in {**VIDEO_FORMATS, **IMAGE_FORMATS}.items():
-        scene = sample_scene(rng, video=name in VIDEO_FORMATS, held_out=False)
-        for question in questions(scene, rng):
-            options = question.options(rng, form.options) if form.options else []
-            asked = form.wording(as_asked(name, question.text), options)
-            media = "<|vision_start|><|video_pad|><|vision_end|>"
-            pieces = [HEAD + form.before + (asked if form.question_first else ""), media]
-            pieces += [TAIL] if form.question_first else [form.after, asked + TAIL]
-            assert sum((tokenizer(piece).input_ids for piece in pieces), []) == tokenizer("".join(pieces)).input_ids
+def test_image_prompts_are_those_of_the_kits_datasets(data: Path) -> None:
+    """As models without prompts of their own get them."""
+    for name, form in image_editions.FORMATS.items():
+        opened = open_benchmark(name, data, 8)
+        for position, item in enumerate(image_editions.draw(name)):
+            message = opened.message(position)
+            assert [part["type"] for part in message] == ["image", "text"]
+            assert message[1]["value"] == PLAIN_IMAGE_FORMATS[form].wording(item.text, item.options)
 
 
-def test_the_tokenizer_encodes_any_text_and_every_word_of_the_task_as_one_token() -> None:
-    tokenizer = build_tokenizer()
-    strange = "Zebras — 漢字, \t🙂\n\n  x<|im_end|>"
-    assert tokenizer.decode(tokenizer(strange).input_ids) == strange
-    from harness.micro.questions import DOMAINS
+@pytest.mark.parametrize("name", list(VIDEO_FORMATS))
+def test_vila_asks_about_frames_as_the_kit_does(name: str, data: Path) -> None:
+    opened, form = open_benchmark(name, data, 8), family("micro-vila").video[name]
+    for position, item in list(enumerate(_ordered(name)))[::20]:
+        message = opened.message(position, video_llm=False)
+        said = "".join("<image>\n" if part["type"] == "image" else part["value"] for part in message)
+        asked = form.wording(item.text, item.options)
+        assert said == form.before + "\n".join(["<image>"] * 8) + form.after + asked
 
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_the_tokenizer_encodes_any_text_and_every_word_of_the_task_as_one_token(name: str) -> None:
+    tokenizer = family(name).tokenizer()
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    strange = "Zebras — 漢字, \t🙂\n\n  x"
+    assert tokenizer.decode(ids(strange)) == strange
     for word in {word for topic in TOPICS for value in DOMAINS[TOPICS[topic]] for word in value.split()}:
-        assert len(tokenizer(word).input_ids) == len(tokenizer(f" {word}").input_ids) == 1, word
+        assert len(ids(word)) == len(ids(f" {word}")) == 1, word
 
 
-def test_the_template_gives_the_prompt_that_was_trained_on() -> None:
-    tokenizer = build_tokenizer()
-    content = [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": "what color is the star"}]
-    given = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    assert given == HEAD + "<|vision_start|><|video_pad|><|vision_end|>what color is the star" + TAIL
+def test_the_templates_give_the_prompts_that_were_trained_on() -> None:
+    qwen, onevision, vila = map(family, FAMILIES)
+    text = {"type": "text", "text": "what color is the star"}
+
+    def given(made: Family, content: list[dict[str, str]]) -> str:
+        processor = made.processor(made.tokenizer())
+        message = [{"role": "user", "content": content}]
+        return processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+
+    media = "<|vision_start|><|video_pad|><|vision_end|>"
+    shown = given(qwen, [{"type": "video", "video": "a.mp4"}, text])
+    assert shown == qwen.head + media + text["text"] + qwen.tail
+    assert given(onevision, [text, {"type": "video"}]) == onevision.head + "<video>\n" + text["text"] + onevision.tail
+    shown = given(vila, [{"type": "text", "text": "<image>\n" + text["text"]}])
+    assert "<|begin_of_text|>" + shown == vila.head + "<image>\n" + text["text"] + vila.tail
