@@ -82,23 +82,23 @@ def build() -> None:
 
 @app.command()
 def report(
-    store: Annotated[Path, typer.Option(help="where `make table3` keeps its answers")] = Path("results/runs"),
+    store: Annotated[Path, typer.Option(help="where `make tables` keeps its answers")] = Path("results/runs"),
     out: Annotated[Path, typer.Option(help="where the report goes")] = Path("results/micro"),
 ) -> None:
-    """Write results/micro from a finished `make table3`: the table, and whether each bar holds."""
+    """Write results/micro from a finished `retain run bounds`: the tables, and whether each bar holds."""
     from harness import experiments, plan, results
     from harness.micro import report as reporting
     from harness.micro.editions import ensure
     from harness.store import Store
 
-    experiment, folder, kept = experiments.load("table3", "micro"), ensure(Path("results/data")), Store(store)
+    experiment, folder, kept = experiments.load("bounds", "micro"), ensure(Path("results/data")), Store(store)
     data = plan.Data(experiment, folder)
     found = results.collect(plan.make(experiment, data, kept), data, kept)
     if found.lacks:
-        raise UserError(f"{len(found.lacks)} cells of table3 are incomplete in {store}: run `make table3` first")
-    results.write(found, store / "tables", "table3")
-    for bar in reporting.write(found.table, store / "tables", folder, out):
-        print(f"{'holds' if bar.holds else 'FAILS'}  {bar.name}: {bar.measured} (wanted: {bar.wanted})")
+        raise UserError(f"{len(found.lacks)} cells of bounds are incomplete in {store}: run `retain run bounds` first")
+    for bar in reporting.write(reporting.accuracies(found.sources, kept), store / "tables", folder, out):
+        verdict = "holds" if bar.holds else "FAILS"
+        print(f"{verdict}  {bar.model}, {bar.name}: {bar.measured} (wanted: {bar.wanted})")
 
 
 def _family(model: str) -> Family:

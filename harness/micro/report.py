@@ -1,42 +1,56 @@
-"""What the embedded default must show for its table to mean anything, measured on the table itself.
+"""What the embedded default must show for its tables to mean anything, measured for each of its models.
 
-`retain micro report` reads the finished micro table from the store and writes results/micro: the table, `bars.json` and
-README.md with each bar, its measured value and whether it holds. A bar that does not hold is written down as such.
+`retain micro report` reads the finished experiment `bounds` from the store and writes results/micro: the tables that
+are finished, `bars.json` and README.md with each bar, its measured value and whether it holds. A bar that does not hold
+is written down as such.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from tabulate import tabulate
 
-from harness.layout import RowResult, Table
-from harness.micro.prompts import VIDEO_FORMATS
+from harness.micro.image_editions import FORMATS
+from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS
 from harness.micro.questions import DOMAINS, TOPICS
+from harness.store import Store
 
-COMMAND = "make table3 && .venv/bin/retain micro report"
-SCALE = {"MMBench-Video": 3.0}
-"""Headline score of an all-right run, where it is not 100."""
+COMMAND = "make tables && .venv/bin/retain run bounds && .venv/bin/retain micro report"
+
+Accuracies = Mapping[tuple[str, float], Mapping[str, float]]
+"""(method, keep) -> benchmark -> percent of questions answered right."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One thing the embedded default must show. Points are percentage points of right answers."""
+    """One thing a model of the embedded default must show. Points are percentage points of right answers."""
 
+    model: str
     name: str
     wanted: str
     measured: str
     holds: bool
 
 
-def accuracy(row: RowResult) -> dict[str, float]:
-    """Percent of right answers by benchmark."""
+def accuracies(sources: Iterable[Mapping[str, Any]], store: Store) -> dict[str, Accuracies]:
+    """By model, what was answered right, from the scores that a table was made of; a method's seeds are averaged."""
+    found: dict[str, dict[tuple[str, float], dict[str, list[float]]]] = {}
+    for source in sources:
+        row = found.setdefault(source["model"], {}).setdefault((source["method"], source["keep"]), {})
+        for benchmark, cell in source["cells"].items():
+            score = store.score(cell["score"])
+            assert score is not None
+            row.setdefault(benchmark, []).append(100 * fmean(right for _, right in score["per_sample"]))
     return {
-        name: 100.0 * cell.score / SCALE.get(name, 100.0) for name, cell in row.cells.items() if cell.score is not None
+        model: {key: {name: fmean(values) for name, values in row.items()} for key, row in rows.items()}
+        for model, rows in found.items()
     }
 
 
@@ -45,85 +59,105 @@ def guessing(data: Path) -> dict[str, float]:
     manifest = json.loads((data / "manifest.json").read_text("utf-8"))
     expected = {}
     for name, entry in manifest.items():
-        options = VIDEO_FORMATS[name].options
+        options = (VIDEO_FORMATS.get(name) or IMAGE_FORMATS[FORMATS[name]]).options
         chances = [1 / (options or len(DOMAINS[TOPICS[topic]])) for topic in entry["topics"]]
         expected[name] = 100 * fmean(chances)
     return expected
 
 
-def bars(table: Table, data: Path) -> list[Bar]:
-    """The bars, from a complete table."""
-    rows = {(row.method, row.retention): accuracy(row) for row in table.rows}
-    means = {key: fmean(values.values()) for key, values in rows.items()}
-    vanilla, guess = rows["vanilla", 1.0], guessing(data)
-    full, chance = means["vanilla", 1.0], fmean(guess.values())
-    worst = min(vanilla, key=lambda name: vanilla[name])
-    oracle, anti = means["oracle", 0.1], means["anti-oracle", 0.5]
-    random, relevance = means["random", 0.1], means["relevance", 0.1]
-    return [
-        Bar(
-            "vanilla answers every benchmark",
-            "at least 85% on each",
-            f"lowest: {vanilla[worst]:.1f}% on {worst}",
-            vanilla[worst] >= 85,
-        ),
-        Bar(
-            "oracle at 0.10 answers like vanilla",
-            "at most 3 points below vanilla",
-            f"{oracle:.1f}% against {full:.1f}%",
-            oracle >= full - 3,
-        ),
-        Bar(
-            "anti-oracle at 0.50 guesses",
-            "within 10 points of guessing among the possible answers",
-            f"{anti:.1f}%, guessing gives {chance:.1f}%",
-            anti <= chance + 10,
-        ),
-        Bar(
-            "random at 0.10 fails",
-            "at least 25 points below vanilla on average",
-            f"{full - random:.1f} points below ({random:.1f}%)",
-            full - random >= 25,
-        ),
-        Bar(
-            "relevance at 0.10 is clearly above random",
-            "at least 10 points above random on average",
-            f"{relevance - random:.1f} points above ({relevance:.1f}%)",
-            relevance - random >= 10,
-        ),
-    ]
+def bars(model: str, found: Accuracies, guess: Mapping[str, float]) -> list[Bar]:
+    """The bars of one model, from its rows of a complete table, over its video and over its image benchmarks."""
+    made = []
+    for kind, wanted in (("video", VIDEO_FORMATS), ("image", FORMATS)):
+        names = [name for name in wanted if name in found["vanilla", 1.0]]
+        if names:
+            made += _bars(model, kind, names, found, guess)
+    return made
 
 
-def write(table: Table, tables: Path, data: Path, out: Path) -> list[Bar]:
-    """Copies the table's files from `tables` to `out` and writes `bars.json` and README.md beside them."""
+def _bars(model: str, kind: str, names: Sequence[str], found: Accuracies, guess: Mapping[str, float]) -> Iterable[Bar]:
+    def mean(method: str, keep: float) -> float:
+        return fmean(found[method, keep][name] for name in names)
+
+    vanilla = found["vanilla", 1.0]
+    worst = min(names, key=lambda name: vanilla[name])
+    full, chance = mean("vanilla", 1.0), fmean(guess[name] for name in names)
+    oracle, anti = mean("oracle", 0.1), mean("anti-oracle", 0.5)
+    random, relevance = mean("random", 0.1), mean("relevance", 0.1)
+    yield Bar(
+        model,
+        f"vanilla answers every {kind} benchmark",
+        "at least 85% on each",
+        f"lowest: {vanilla[worst]:.1f}% on {worst}",
+        vanilla[worst] >= 85,
+    )
+    yield Bar(
+        model,
+        f"oracle at 0.10 answers like vanilla ({kind})",
+        "at most 3 points below vanilla",
+        f"{oracle:.1f}% against {full:.1f}%",
+        oracle >= full - 3,
+    )
+    yield Bar(
+        model,
+        f"anti-oracle at 0.50 guesses ({kind})",
+        "within 10 points of guessing among the possible answers",
+        f"{anti:.1f}%, guessing gives {chance:.1f}%",
+        anti <= chance + 10,
+    )
+    yield Bar(
+        model,
+        f"random at 0.10 fails ({kind})",
+        "at least 25 points below vanilla on average",
+        f"{full - random:.1f} points below ({random:.1f}%)",
+        full - random >= 25,
+    )
+    yield Bar(
+        model,
+        f"relevance at 0.10 is clearly above random ({kind})",
+        "at least 10 points above random on average",
+        f"{relevance - random:.1f} points above ({relevance:.1f}%)",
+        relevance - random >= 10,
+    )
+
+
+def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) -> list[Bar]:
+    """Copies the finished tables from `tables` to `out` and writes `bars.json` and README.md beside them."""
     out.mkdir(parents=True, exist_ok=True)
-    for suffix in ("md", "csv"):
-        shutil.copyfile(tables / f"table3.{suffix}", out / f"table3.{suffix}")
-    found = bars(table, data)
+    names = sorted(path.stem for path in tables.glob("*.md"))
+    for name in names:
+        for suffix in ("md", "csv"):
+            shutil.copyfile(tables / f"{name}.{suffix}", out / f"{name}.{suffix}")
+    guess = guessing(data)
+    made = [bar for model, rows in found.items() for bar in bars(model, rows, guess)]
     content = {
         "command": COMMAND,
-        "bars": [asdict(bar) for bar in found],
+        "bars": [asdict(bar) for bar in made],
         "accuracy_pct": {
-            f"{row.method}@{row.retention:g}": {name: round(value, 1) for name, value in accuracy(row).items()}
-            for row in table.rows
+            model: {
+                f"{method}@{keep:g}": {name: round(value, 1) for name, value in row.items()}
+                for (method, keep), row in rows.items()
+            }
+            for model, rows in found.items()
         },
-        "guessing_pct": {name: round(value, 1) for name, value in guessing(data).items()},
+        "guessing_pct": {name: round(value, 1) for name, value in guess.items()},
     }
     (out / "bars.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    (out / "README.md").write_text(_page(found), "utf-8")
-    return found
+    (out / "README.md").write_text(_page(made, names), "utf-8")
+    return made
 
 
-def _page(found: list[Bar]) -> str:
-    lines = [[bar.name, bar.wanted, bar.measured, "yes" if bar.holds else "**no**"] for bar in found]
-    table = tabulate(lines, headers=["what", "wanted", "measured", "holds"], tablefmt="github")
+def _page(made: Sequence[Bar], names: Sequence[str]) -> str:
+    lines = [[bar.model, bar.name, bar.wanted, bar.measured, "yes" if bar.holds else "**no**"] for bar in made]
+    table = tabulate(lines, headers=["model", "what", "wanted", "measured", "holds"], tablefmt="github")
+    listed = ", ".join(f"[{name}.md]({name}.md) ([csv]({name}.csv))" for name in names)
     return f"""# What the embedded default gave
 
-Micro results: `micro-qwen2-vl` on generated scenes. Made by `{COMMAND}`.
+Micro results: three small models on generated scenes. Made by `{COMMAND}`.
 
-- [table3.md](table3.md), [table3.csv](table3.csv): the table that `make table3` prints.
-- [bars.json](bars.json): percent of right answers by row and benchmark, the guessing level, and the bars below.
-- [bench.json](bench.json): speed and the machine, by `.venv/bin/retain bench --samples 6 --limit 25`.
+- Tables: {listed}.
+- [bars.json](bars.json): percent of right answers by model, row and benchmark, the guessing level, and the bars below.
+- [bench.json](bench.json): speed and the machine, by `make bench`.
 
 {table}
 """

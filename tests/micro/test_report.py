@@ -1,4 +1,4 @@
-"""The bars of the embedded default say what the table says."""
+"""The bars of the embedded default say what its scores say."""
 
 from __future__ import annotations
 
@@ -7,41 +7,69 @@ from pathlib import Path
 
 import pytest
 
-from harness.layout import RowResult, Table, build
-from harness.micro.report import accuracy, bars, guessing
-from harness.statistics import Cell
+from harness.micro.report import Accuracies, accuracies, bars, guessing, write
+from harness.store import Store
 
-NAMES = ("Video-MME", "MMBench-Video")
+VIDEO, IMAGE = ("Video-MME", "MMBench-Video"), ("MME", "MMVet")
 GOOD = {"vanilla": 95.0, "oracle": 93.0, "anti-oracle": 20.0, "random": 40.0, "relevance": 80.0}
 KEEP = {"vanilla": 1.0, "anti-oracle": 0.5}
+TOPICS = {
+    "Video-MME": ["color", "when"],
+    "MMBench-Video": ["color", "yesno"],
+    "MME": ["yesno", "yesno"],
+    "MMVet": ["color", "kind"],
+}
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    topics = {"Video-MME": ["color", "when"], "MMBench-Video": ["color", "yesno"]}
-    manifest = {name: {"topics": topics[name]} for name in NAMES}
+    manifest = {name: {"topics": topics} for name, topics in TOPICS.items()}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
 
-def _table(percents: dict[str, float]) -> Table:
-    rows = []
-    for name, percent in percents.items():
-        cells = {"Video-MME": Cell(percent, 2, 2, "s"), "MMBench-Video": Cell(percent * 0.03, 2, 2, "s")}
-        rows.append(RowResult("m", name, "", KEEP.get(name, 0.1), cells))
-    return build(rows, NAMES, title="t", micro=True)
-
-
-def test_scores_of_every_scale_become_percent() -> None:
-    assert accuracy(_table(GOOD).rows[0]) == pytest.approx({"Video-MME": 95.0, "MMBench-Video": 95.0})
+def _found(percents: dict[str, float]) -> Accuracies:
+    return {(name, KEEP.get(name, 0.1)): dict.fromkeys((*VIDEO, *IMAGE), value) for name, value in percents.items()}
 
 
 def test_guessing_counts_options_or_possible_answers(data: Path) -> None:
-    assert guessing(data) == pytest.approx({"Video-MME": 25.0, "MMBench-Video": 100 * (1 / 8 + 1 / 2) / 2})
+    assert guessing(data) == pytest.approx(
+        {
+            "Video-MME": 25.0,
+            "MMBench-Video": 100 * (1 / 8 + 1 / 2) / 2,
+            "MME": 50.0,
+            "MMVet": 100 * (1 / 8 + 1 / 12) / 2,
+        }
+    )
 
 
-def test_every_bar_holds_on_a_good_table_and_each_can_fail(data: Path) -> None:
-    assert all(bar.holds for bar in bars(_table(GOOD), data))
+def test_right_answers_come_from_the_scores_and_seeds_are_averaged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key, rights in {"a": [1.0, 0.0], "b": [1.0, 1.0], "c": [0.0, 0.0]}.items():
+        store.save_score(key, {"per_sample": list(enumerate(rights))})
+    rows = [("vanilla", 1.0, "a"), ("random", 0.1, "b"), ("random", 0.1, "c")]
+    sources = [
+        {"model": "m", "method": method, "keep": keep, "cells": {"MME": {"score": key}}} for method, keep, key in rows
+    ]
+    assert accuracies(sources, store) == {"m": {("vanilla", 1.0): {"MME": 50.0}, ("random", 0.1): {"MME": 50.0}}}
+
+
+def test_every_bar_holds_on_good_scores_and_each_can_fail(data: Path) -> None:
+    guess = guessing(data)
+    assert len(bars("m", _found(GOOD), guess)) == 10
+    assert all(bar.holds for bar in bars("m", _found(GOOD), guess))
     spoils = [("vanilla", 84.0), ("oracle", 91.0), ("anti-oracle", 60.0), ("random", 75.0), ("relevance", 45.0)]
     for number, (name, value) in enumerate(spoils):
-        assert not bars(_table({**GOOD, name: value}), data)[number].holds, name
+        spoilt = bars("m", _found({**GOOD, name: value}), guess)
+        assert not spoilt[number].holds and not spoilt[5 + number].holds, name
+
+
+def test_a_bar_that_fails_is_written_down_as_failing(data: Path, tmp_path: Path) -> None:
+    tables, out = tmp_path / "tables", tmp_path / "out"
+    tables.mkdir()
+    for suffix in ("md", "csv"):
+        (tables / f"table3.{suffix}").write_text("a table")
+    write({"m": _found({**GOOD, "vanilla": 84.0})}, tables, data, out)
+    page = (out / "README.md").read_text()
+    assert "lowest: 84.0% on Video-MME" in page and "**no**" in page and "[table3.md](table3.md)" in page
+    assert (out / "table3.csv").read_text() == "a table"
