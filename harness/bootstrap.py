@@ -26,12 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics import Cell, Interval, Samples, comparable
+from harness.statistics import FEWEST, RESAMPLES, Cell, Interval, Samples, comparable
 
-RESAMPLES = 2000
 LEVEL = 0.95
-FEWEST = 10
-"""Fewer clusters than this, beyond those that the strata use up, say nothing reliable about their spread."""
 CHUNK = 4_000_000
 """Numbers of one block of weights: 32 MB, however many clusters a benchmark has."""
 

@@ -7,89 +7,21 @@ failed samples say "incomplete (n of N)", and a row that holds one has no averag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from harness.footnotes import footnotes
+from harness.rows import METHOD_LABELS, MISSING, NOISE, Average, Group, RowResult, Table, method_label, ratio
+from harness.significance import Measured, measure
 from harness.statistics import Cell, preservation
 
-METHOD_LABELS = {
-    "vanilla": "Vanilla",
-    "fastv": "FastV",
-    "cnn": "CNN (learned)",
-    "relevance": "Relevance",
-    "relevance_mean": "Relevance (mean of heads, no gradient)",
-    "first_layer_attention": "First-layer attention",
-    "random": "Random",
-    "uniform": "Uniform",
-    "oracle": "Oracle",
-    "anti-oracle": "Anti-oracle",
-    "pyramiddrop": "PyramidDrop",
-    "fastvid": "FastVID",
-    "prunevid": "PruneVID",
-    "visionzip": "VisionZip",
-}
+__all__ = ["METHOD_LABELS", "MISSING", "Average", "Column", "Group", "RowResult", "Table", "build", "columns"]
+__all__ += ["data_columns", "method_label", "ratio", "show_cell", "significance"]
 
 # Digits after the point, as the paper prints them.
 DECIMALS = {"MMBench-Video": 2}
 
-MISSING = "-"
-
-
-@dataclass(frozen=True)
-class Average:
-    """One Avg.(%) of one row: percent, or None where no average may be given; `mark` points to a footnote."""
-
-    value: float | None
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Benchmarks that share one average, in order, and the header of that average."""
-
-    benchmarks: tuple[str, ...]
-    header: str = "Avg.(%)"
-    key: str = "avg_pct"
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """One row: a model with a method at one retention ratio.
-
-    model, method: names as the registry knows them. label: the method's name for readers; "" = `method_label(method)`.
-    retention: the ratio asked for, in (0, 1]. cells: benchmark name -> Cell; a benchmark left out was not run.
-    evidence_kept: of the visual tokens that a question is about, the share in [0, 1] that the method kept (mean over
-        samples); None if unknown.
-    realised: mean over samples of kept / visual at the method's last cut, in [0, 1].
-    layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
-    fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
-    averages: set by `build`, one for each group.
-    """
-
-    model: str
-    method: str
-    label: str
-    retention: float
-    cells: Mapping[str, Cell]
-    evidence_kept: float | None = None
-    realised: float | None = None
-    layer_mean: float | None = None
-    fields: Mapping[str, object] = field(default_factory=dict)
-    averages: tuple[Average, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows, the groups of benchmarks that are its columns, and the footnotes. `micro` adds the micro-only columns."""
-
-    title: str
-    groups: tuple[Group, ...]
-    rows: tuple[RowResult, ...]
-    notes: tuple[str, ...] = ()
-    micro: bool = False
-
-    @property
-    def benchmarks(self) -> tuple[str, ...]:
-        return tuple(name for group in self.groups for name in group.benchmarks)
+# Rows that set the scale and compete with nobody: vanilla cuts nothing, the bounds know where the answer is.
+APART = ("vanilla", "oracle", "anti-oracle")
 
 
 @dataclass(frozen=True)
@@ -104,11 +36,6 @@ class Column:
     numeric: bool = True
 
 
-def method_label(method: str) -> str:
-    """The plain name of a method for readers; an unknown method is called by its own name."""
-    return METHOD_LABELS.get(method, method)
-
-
 def build(
     rows: Iterable[RowResult],
     benchmarks: Sequence[str] = (),
@@ -117,6 +44,7 @@ def build(
     micro: bool = False,
     notes: Sequence[str] = (),
     groups: Sequence[Group] | None = None,
+    measured: Measured | None = None,
 ) -> Table:
     """Complete rows with labels and averages, and the table with the footnotes that its numbers need.
 
@@ -124,41 +52,60 @@ def build(
     benchmarks: the columns, in order, with one average over all of them; `groups` where a table has several averages.
     title: "micro" is added when `micro` is set and the title does not say so.
     notes: footnotes of the caller (judge, positions), put after those made here.
+    measured: what `significance` gave for these rows and groups before; None: measured here.
     """
     rows = list(rows)
     layout = tuple(groups) if groups is not None else (Group(tuple(benchmarks)),)
+    measured = measured or significance(rows, layout)
     vanilla = {row.model: row.cells for row in rows if row.method == "vanilla"}
     done = []
-    for row in rows:
+    for place, row in enumerate(rows):
         base = vanilla.get(row.model, {})
-        averages = tuple(Average(preservation(row.cells, base, group.benchmarks)) for group in layout)
-        done.append(replace(row, label=_label(row, rows), averages=averages))
+        averages = tuple(
+            replace(_average(row, base, group), interval=interval, noise=noise)
+            for group, interval, noise in zip(layout, measured.intervals[place], measured.noise[place], strict=True)
+        )
+        seeds = []
+        for seed in row.seeds:
+            own = tuple(_average(seed, base, group) for group in layout)
+            seeds.append(replace(seed, label=_label(seed, row.seeds), averages=own))
+        done.append(replace(row, label=_label(row, rows), averages=averages, seeds=tuple(seeds)))
     if micro and "micro" not in title.lower():
         title = f"{title} (micro)".strip()
-    table = Table(title, layout, tuple(done), (), micro)
-    return replace(table, notes=(*_notes(table), *notes))
+    table = Table(title, layout, tuple(done), (), micro, measured.pairs)
+    return replace(table, notes=(*footnotes(table), *notes))
+
+
+def significance(rows: Sequence[RowResult], groups: Sequence[Group]) -> Measured:
+    """How sure each row's averages are, and which rows differ: rows of one model at one retention compete."""
+    vanilla = {row.model: place for place, row in enumerate(rows) if row.method == "vanilla"}
+    return measure(
+        [row.cells for row in rows],
+        [vanilla.get(row.model) for row in rows],
+        [None if row.method in APART else (row.model, row.retention) for row in rows],
+        [group.benchmarks for group in groups],
+    )
 
 
 def columns(table: Table) -> list[Column]:
-    """The columns of a table, left to right."""
-    found = [
-        Column("model", "Model", lambda row: row.model, lambda row: row.model, numeric=False),
-        Column("method", "Method", lambda row: row.method, lambda row: row.label, numeric=False),
-        Column("retention", "Retention", lambda row: row.retention, lambda row: ratio(row.retention), "0.##%"),
-    ]
+    """The columns of a table for readers, left to right."""
+    found = _naming_columns()
     for position, group in enumerate(table.groups):
         found += [_score_column(name) for name in group.benchmarks]
         found.append(_average_column(position, group))
-    if any(row.layer_mean is not None for row in table.rows):
-        found.append(_share_column("layer_mean", "Layer mean (%)", lambda row: row.layer_mean))
-    if table.micro:
-        found.append(_share_column("evidence_kept", "Evidence kept (%)", lambda row: row.evidence_kept))
-    return found
+        if any(row.averages[position].asked for row in table.rows):
+            found.append(_count_column(position, group))
+    return found + _share_columns(table)
 
 
-def ratio(value: float) -> str:
-    """A retention ratio as the paper prints it: 0.25 -> "25%", 0.125 -> "12.5%"."""
-    return f"{100 * value:.2f}".rstrip("0").rstrip(".") + "%"
+def data_columns(table: Table) -> list[Column]:
+    """The columns of a table for machines: what an average's column tells a reader has columns of its own."""
+    found = _naming_columns()
+    for position, group in enumerate(table.groups):
+        found += [_score_column(name) for name in group.benchmarks]
+        found.append(_average_column(position, group))
+        found += _data_columns(table, position, group)
+    return found + _share_columns(table)
 
 
 def show_cell(benchmark: str, cell: Cell | None) -> str:
@@ -181,12 +128,69 @@ def _score_column(benchmark: str) -> Column:
     return Column(benchmark, benchmark, raw, lambda row: show_cell(benchmark, row.cells.get(benchmark)), f"0.{digits}")
 
 
+def _average(row: RowResult, base: Mapping[str, Cell], group: Group) -> Average:
+    cells = [row.cells[name] for name in group.benchmarks if name in row.cells]
+    n, asked = sum(cell.n for cell in cells), sum(cell.total for cell in cells)
+    return Average(preservation(row.cells, base, group.benchmarks), n=n, asked=asked)
+
+
+def _naming_columns() -> list[Column]:
+    return [
+        Column("model", "Model", lambda row: row.model, lambda row: row.model, numeric=False),
+        Column("method", "Method", lambda row: row.method, lambda row: row.label, numeric=False),
+        Column("retention", "Retention", lambda row: row.retention, lambda row: ratio(row.retention), "0.##%"),
+    ]
+
+
 def _average_column(position: int, group: Group) -> Column:
     def show(row: RowResult) -> str:
         average = row.averages[position]
-        return MISSING if average.value is None else f"{average.value:.1f} {average.mark}".rstrip()
+        if average.value is None:
+            return MISSING
+        ends = average.interval
+        inside = f"[{ends.low:.1f}, {ends.high:.1f}]" if ends else ""
+        return " ".join(filter(None, [f"{average.value:.1f}", inside, average.mark, NOISE if average.noise else ""]))
 
     return Column(group.key, group.header, lambda row: row.averages[position].value, show, "0.0")
+
+
+def _count_column(position: int, group: Group) -> Column:
+    def show(row: RowResult) -> str:
+        average = row.averages[position]
+        return f"{average.n}" if average.n == average.asked else f"{average.n}/{average.asked}"
+
+    return Column(group.key_of("n"), "n", lambda row: row.averages[position].n, show, "0")
+
+
+def _data_columns(table: Table, position: int, group: Group) -> list[Column]:
+    """Ends of the interval, noise (1 or 0), samples answered and asked: those that any row knows."""
+
+    def of(what: str, get: Callable[[Average], float | None], number_format: str = "0") -> Column:
+        def raw(row: RowResult) -> float | None:
+            return get(row.averages[position])
+
+        def show(row: RowResult) -> str:
+            return MISSING if raw(row) is None else f"{raw(row):g}"
+
+        return Column(group.key_of(what), f"{group.header} {what}", raw, show, number_format)
+
+    found = [
+        of("lo", lambda average: average.interval.low if average.interval else None, "0.0"),
+        of("hi", lambda average: average.interval.high if average.interval else None, "0.0"),
+        of("noise", lambda average: None if average.noise is None else int(average.noise)),
+        of("n", lambda average: average.n if average.asked else None),
+        of("asked", lambda average: average.asked or None),
+    ]
+    return [column for column in found if any(column.raw(row) is not None for row in table.rows)]
+
+
+def _share_columns(table: Table) -> list[Column]:
+    found = []
+    if any(row.layer_mean is not None for row in table.rows):
+        found.append(_share_column("layer_mean", "Layers (%)", lambda row: row.layer_mean))
+    if table.micro:
+        found.append(_share_column("evidence_kept", "Evidence (%)", lambda row: row.evidence_kept))
+    return found
 
 
 def _share_column(key: str, header: str, get: Callable[[RowResult], float | None]) -> Column:
@@ -201,60 +205,7 @@ def _label(row: RowResult, rows: Sequence[RowResult]) -> str:
     label = row.label or method_label(row.method)
     siblings = [other.fields for other in rows if (other.model, other.method) == (row.model, row.method)]
     telling = [name for name, value in row.fields.items() if any(other.get(name) != value for other in siblings)]
-    if telling and not row.label:
-        label += " (" + ", ".join(f"{name}={row.fields[name]}" for name in telling) + ")"
-    return label
-
-
-def _notes(table: Table) -> list[str]:
-    notes = ["Avg.(%): mean over the benchmarks of score / score of vanilla."]
-    cells = [(name, row.cells[name]) for row in table.rows for name in table.benchmarks if name in row.cells]
-    if any(not cell.complete for _, cell in cells):
-        notes.append("incomplete (n of N): only n of N samples have an answer, so no score and no average is given.")
-    elif any(average.value is None for row in table.rows for average in row.averages):
-        notes.append(f"{MISSING} under Avg.(%): a benchmark is missing, or its samples are not those vanilla answered.")
-    sizes = {name: cell.total for name, cell in cells if cell.total}
-    if len(set(sizes.values())) == 1 and set(sizes) == set(table.benchmarks):
-        notes.append(f"{next(iter(sizes.values()))} samples in each benchmark.")
-    elif sizes:
-        notes.append("Samples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()) + ".")
-    remarks: dict[str, list[str]] = {}
-    for name, cell in cells:
-        if cell.note and name not in remarks.setdefault(cell.note, []):
-            remarks[cell.note].append(name)
-    notes += [f"{', '.join(names)}: {remark}." for remark, names in remarks.items()]
-    settings = {row.label: ", ".join(f"{name}={value}" for name, value in row.fields.items()) for row in table.rows}
-    if said := "; ".join(f"{label} {values}" for label, values in settings.items() if values and "(" not in label):
-        notes.append(f"Method settings: {said}.")
-    notes += _token_notes(table)
-    return notes
-
-
-def _token_notes(table: Table) -> list[str]:
-    notes = []
-    realised: dict[float, set[str]] = {}
-    for row in table.rows:
-        if row.realised is not None and row.retention < 1:
-            realised.setdefault(row.retention, set()).add(f"{100 * row.realised:.1f}%")
-    if realised:
-        said = "; ".join(f"{ratio(asked)} kept {' to '.join(_ends(kept))}" for asked, kept in realised.items())
-        notes.append(f"Retention is the ratio asked for; of the visual tokens, {said} (mean over samples).")
-        renumbered = dict.fromkeys(row.label for row in table.rows if row.fields.get("positions") == "renumber")
-        but = f", but for {', '.join(renumbered)}" if renumbered else ""
-        notes.append(f"Kept tokens keep their own positions{but}.")
-    if any(row.layer_mean is not None for row in table.rows):
-        notes.append(
-            "Layer mean (%): visual tokens held, mean over the LLM's layers; a method that cuts inside the LLM holds "
-            "all of them up to its cut."
-        )
-    if table.micro:
-        notes.append(
-            "Evidence kept (%): share of the visual tokens a question is about that the method keeps; known because "
-            "the micro scenes are generated."
-        )
-    return notes
-
-
-def _ends(values: set[str]) -> list[str]:
-    ordered = sorted(values, key=lambda text: float(text[:-1]))
-    return ordered if len(ordered) == 1 else [ordered[0], ordered[-1]]
+    said = [f"{name}={row.fields[name]}" for name in telling] if not row.label else []
+    if row.seeds:
+        said.append(f"{len(row.seeds)} seeds")
+    return f"{label} ({', '.join(said)})" if said else label

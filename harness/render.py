@@ -10,16 +10,20 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.layout import Average, Column, Group, RowResult, Table, columns
-from harness.statistics import Cell
+from harness.layout import Column, columns, data_columns
+from harness.rows import Average, Group, RowResult, Table
+from harness.statistics import Cell, Interval
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
-FIXED = ("model", "method", "label", "retention", "realised", "layer_mean", "evidence_kept")
+FIXED = ("model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept")
+# And those about an average, by their ends: "avg_pct" has "avg_lo".
+ABOUT_AVERAGE = ("lo", "hi", "noise", "n", "asked")
 
 _INCOMPLETE = re.compile(r"incomplete \((\d+) of (\d+)\)")
 # Characters that no xlsx file may hold.
@@ -39,6 +43,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "†": r"\dag{}",
+    "≈": r"$\approx$",
 }
 
 
@@ -70,25 +75,32 @@ def pipe_table(head: Sequence[str], body: Sequence[Sequence[str]], numeric: Sequ
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated, one header line: FIXED columns where known, scores, averages in percent, shares in [0, 1]."""
-    shown = columns(table)
+    """Comma-separated, one header line: FIXED columns where known, scores, averages in percent, shares in [0, 1].
+
+    After an average come the ends of its 95% interval, whether the row is noise (1) or not (0), and how many samples
+    are behind it. Below a row that is the mean of several seeds stands each of these, its seed in the column `seed`.
+    """
+    shown = data_columns(table)
     label = Column("label", "label", lambda row: row.label, lambda row: row.label)
     shown.insert(2, label)
     if any(row.realised is not None for row in table.rows):
         shown.append(Column("realised", "realised", lambda row: row.realised, lambda row: str(row.realised)))
+    seeded = any(row.seeds for row in table.rows)
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([column.key for column in shown])
+    writer.writerow([*(column.key for column in shown), *(["seed"] if seeded else [])])
     for row in table.rows:
-        writer.writerow([_plain(column.raw(row)) for column in shown])
+        for line in (row, *row.seeds):
+            seed = [] if not seeded else [""] if line is row else [str(line.fields["seed"])]
+            writer.writerow([*(_plain(column.raw(line)) for column in shown), *seed])
     return sink.getvalue()
 
 
 def from_csv(text: str, *, title: str = "", micro: bool | None = None) -> Table:
     """The table that `to_csv` wrote (or a transcribed table of the paper), averages as they stand in it.
 
-    Footnotes, cell notes and sample counts of complete cells are not in a CSV. `micro` is read off the evidence column
-    when None. Raises UserError naming the line and column of a value that is no number.
+    Footnotes, cell notes, pairs and sample counts of single complete cells are not in a CSV. `micro` is read off the
+    evidence column when None. Raises UserError naming the line and column of a value that is no number.
     """
     reader = csv.DictReader(io.StringIO(text))
     names = list(reader.fieldnames or [])
@@ -100,11 +112,20 @@ def from_csv(text: str, *, title: str = "", micro: bool | None = None) -> Table:
         if name.endswith("avg_pct"):
             groups.append(Group(tuple(current), _average_header(name), name))
             current = []
-        elif name not in FIXED:
+        elif name not in FIXED and not (groups and name in map(groups[-1].key_of, ABOUT_AVERAGE)):
             current.append(name)
     if current:
         raise UserError(f"a table's CSV has no average column after {', '.join(current)}")
-    rows = [_read_row(line, number, groups) for number, line in enumerate(reader, start=2)]
+    rows: list[RowResult] = []
+    for number, line in enumerate(reader, start=2):
+        row = _read_row(line, number, groups)
+        if line.get("seed"):
+            if not rows:
+                raise UserError(f"line {number} of a table's CSV: a row of one seed has no row of their mean above it")
+            seed = replace(row, fields={"seed": line["seed"]})
+            rows[-1] = replace(rows[-1], seeds=(*rows[-1].seeds, seed))
+        else:
+            rows.append(row)
     return Table(title, tuple(groups), tuple(rows), (), "evidence_kept" in names if micro is None else micro)
 
 
@@ -121,7 +142,7 @@ def to_xlsx(table: Table) -> bytes:
     sheet = book.active
     assert sheet is not None
     sheet.title = "micro" if table.micro else "table"
-    shown = columns(table)
+    shown = data_columns(table)
     for place, column in enumerate(shown, start=1):
         _put(sheet.cell(1, place), column.header)
         sheet.cell(1, place).font = Font(bold=True)
@@ -252,5 +273,16 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         evidence_kept=value("evidence_kept"),
         realised=value("realised"),
         layer_mean=value("layer_mean"),
-        averages=tuple(Average(value(group.key)) for group in groups),
+        averages=tuple(_read_average(group, value) for group in groups),
+    )
+
+
+def _read_average(group: Group, value: Callable[[str], float | None]) -> Average:
+    low, high, noise, n, asked = (value(group.key_of(what)) for what in ABOUT_AVERAGE)
+    return Average(
+        value(group.key),
+        interval=None if low is None or high is None else Interval(low, high),
+        noise=None if noise is None else bool(noise),
+        n=int(n or 0),
+        asked=int(asked or 0),
     )

@@ -11,12 +11,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import identity
+from harness import identity, seeds
 from harness.experiments import Experiment, Judge
-from harness.layout import RowResult, Table, build
+from harness.layout import build, significance
 from harness.plan import Data, Plan, PlannedCell
 from harness.progress import Progress
-from harness.statistics import Cell
+from harness.rows import Group, RowResult, Table
+from harness.significance import Measured, from_json, to_json
+from harness.statistics import Cell, Samples
 from harness.store import Answer, Index, Store, digest, missing, predictions_digest, write_atomically
 from model_wrappers.errors import UserError
 
@@ -43,8 +45,10 @@ class Results:
 def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progress: Progress | None = None) -> Results:
     """The table of a plan from what the store holds; nothing is asked.
 
-    A cell is scored once: its score is kept under the digest of predictions, samples, judge and the scoring code, so a
-    table that was made before loads neither torch nor vlmeval. `score=False` leaves scores out and shows coverage only.
+    A cell is scored once: its score is kept under the digest of predictions, samples, judge and the scoring code, and
+    so are the intervals of a table, so that one that was made before loads neither torch nor vlmeval nor numpy. Rows
+    that differ only in their seed become one, see `harness.seeds`. `score=False` leaves scores out and shows coverage
+    only.
 
     Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
     """
@@ -71,7 +75,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             else:
                 key, value = _score(experiment, cell, given, indices, data, store)
                 done = value["n"]
-                scored[cell.benchmark] = Cell(value["headline"], done, len(indices), samples, value["note"])
+                runs = _runs(value, plan.clusters[cell.benchmark])
+                scored[cell.benchmark] = Cell(value["headline"], done, len(indices), samples, value["note"], runs)
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
@@ -80,7 +85,10 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     title = experiment.title
     if experiment.max_samples is not None:
         title += f", first {experiment.max_samples} samples of each benchmark"
-    table = build(rows, experiment.benchmarks, title=title, micro=experiment.data == "micro")
+    merged = seeds.merge(rows)
+    groups = [Group(tuple(group.benchmarks), group.header, group.key) for group in experiment.groups]
+    measured = _measured(plan, merged, groups, sources, store) if score else None
+    table = build(merged, groups=groups, title=title, micro=experiment.data == "micro", measured=measured)
     return Results(table, lacks, sources)
 
 
@@ -94,13 +102,18 @@ def check_judges(experiment: Experiment, store: Store) -> None:
 
 
 def write(results: Results, folder: Path, name: str) -> list[Path]:
-    """Writes the table as .md, .csv, .xlsx and .tex, and `<name>.sources.json`: which cells each number was made of."""
+    """Writes the table as .md, .csv, .xlsx and .tex, `<name>.pairs.csv`: its rows compared two by two, and
+    `<name>.sources.json`: which cells each number was made of.
+    """
+    from harness import pairs
     from harness.render import write as write_table
 
     paths = write_table(results.table, folder, name)
-    path = folder / f"{name}.sources.json"
-    write_atomically(path, json.dumps(results.sources, indent=1, ensure_ascii=False) + "\n")
-    return [*paths, path]
+    sources = json.dumps(results.sources, indent=1, ensure_ascii=False) + "\n"
+    for suffix, content in (("pairs.csv", pairs.to_csv(results.table)), ("sources.json", sources)):
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], content)
+    return paths
 
 
 def _score(
@@ -135,6 +148,9 @@ def _score(
             "headline": made.headline,
             "by_group": dict(made.by_group),
             "per_sample": [[index, made.per_sample[index]] for index in indices if index in made.per_sample],
+            "contributions": [made.contributions[index] for index in indices if index in made.per_sample],
+            "strata": [made.strata[index] for index in indices if index in made.per_sample],
+            "stratum_scale": made.stratum_scale,
             "n": made.n,
             "note": made.note,
             "made_of": made_of,
@@ -142,6 +158,38 @@ def _score(
         if made.headline is not None:  # else a verdict is missing: the judge is asked again next time
             store.save_score(key, kept)
     return key, kept
+
+
+def _runs(score: Mapping[str, Any], clusters: list[str]) -> tuple[Samples, ...]:
+    """The samples behind a kept score; () where the headline is no mean of theirs, or one of them has no score."""
+    if score["stratum_scale"] is None or len(score["contributions"]) != len(clusters):
+        return ()
+    right = tuple(value for _, value in score["per_sample"])
+    made = tuple(score["contributions"]), tuple(clusters), tuple(score["strata"])
+    return (Samples(*made, right, score["stratum_scale"]),)
+
+
+def _measured(
+    plan: Plan, rows: list[RowResult], groups: list[Group], sources: list[dict[str, Any]], store: Store
+) -> Measured:
+    """Intervals, noise and pairs of the table: kept beside the scores that they follow from, or computed and kept."""
+    made_of = {
+        "rows": [
+            {**source, "cells": [[name, cell["score"]] for name, cell in source["cells"].items()]} for source in sources
+        ],
+        "labels": [row.label for row in rows],
+        "samples": plan.samples,
+        "clusters": plan.clusters,
+        "groups": [group.benchmarks for group in groups],
+        "code": identity.code_digest(["harness.seeds", "harness.layout", "harness.bootstrap"], follow="harness"),
+    }
+    key = f"table-{digest(made_of)[:24]}"
+    kept = store.score(key)
+    if kept is None:
+        measured = significance(rows, groups)
+        store.save_score(key, to_json(measured))
+        return measured
+    return from_json(kept)
 
 
 def _judge(judge: Any, store: Store) -> Any:

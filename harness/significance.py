@@ -84,7 +84,9 @@ def measure(
             best = max(members, key=lambda place: values[place][number] or 0.0)
             for place in members:
                 pair = by_places.get((min(place, best), max(place, best), number))
-                noise[place][number] = False if place == best else (pair.noise if pair else None)
+                noise[place][number] = pair.noise if pair else None
+            if any(noise[place][number] is not None for place in members):
+                noise[best][number] = False
     return Measured(intervals, tuple(tuple(row) for row in noise), pairs)
 
 

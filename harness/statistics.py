@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+RESAMPLES = 2000
+"""Resamples behind every interval."""
+FEWEST = 10
+"""Fewer videos or images than this, beyond those that strata use up, say nothing reliable about their spread."""
+
 
 @dataclass(frozen=True)
 class Samples:

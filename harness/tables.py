@@ -7,8 +7,9 @@ write(table, folder, "table3")          # table3.md, .csv, .xlsx, .tex
 
 from __future__ import annotations
 
-from harness.layout import Average, Group, RowResult, Table, build, method_label
+from harness.layout import build
 from harness.render import from_csv, to_csv, to_latex, to_markdown, to_xlsx, write
+from harness.rows import Average, Group, RowResult, Table, method_label
 from harness.statistics import Cell
 
 __all__ = [

@@ -1,0 +1,115 @@
+"""What a table is made of: rows of cells, groups of benchmarks with an average each, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.significance import Pair
+from harness.statistics import Cell, Interval
+
+METHOD_LABELS = {
+    "vanilla": "Vanilla",
+    "fastv": "FastV",
+    "cnn": "CNN (learned)",
+    "relevance": "Relevance",
+    "relevance_mean": "Relevance (mean of heads, no gradient)",
+    "first_layer_attention": "First-layer attention",
+    "random": "Random",
+    "uniform": "Uniform",
+    "oracle": "Oracle",
+    "anti-oracle": "Anti-oracle",
+    "pyramiddrop": "PyramidDrop",
+    "fastvid": "FastVID",
+    "prunevid": "PruneVID",
+    "visionzip": "VisionZip",
+}
+
+MISSING = "-"
+NOISE = "≈"
+
+
+@dataclass(frozen=True)
+class Average:
+    """One Avg.(%) of one row: percent, or None where no average may be given; `mark` points to a footnote.
+
+    interval: 95%, None where unknown. noise: whether the row cannot be told from the best one of its model and
+    retention, None where there is nothing to compare. n, asked: samples answered and asked in its benchmarks, 0 where
+    unknown.
+    """
+
+    value: float | None
+    mark: str = ""
+    interval: Interval | None = None
+    noise: bool | None = None
+    n: int = 0
+    asked: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Benchmarks that share one average, in order, the header of that average, and its key, which ends in avg_pct."""
+
+    benchmarks: tuple[str, ...]
+    header: str = "Avg.(%)"
+    key: str = "avg_pct"
+
+    def key_of(self, what: str) -> str:
+        """The key of a column about this average: "lo" -> "avg_lo"."""
+        return f"{self.key.removesuffix('pct')}{what}"
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row: a model with a method at one retention ratio.
+
+    model, method: names as the registry knows them. label: the method's name for readers; "" = `method_label(method)`.
+    retention: the ratio asked for, in (0, 1]. cells: benchmark name -> Cell; a benchmark left out was not run.
+    evidence_kept: of the visual tokens that a question is about, the share in [0, 1] that the method kept (mean over
+        samples); None if unknown.
+    realised: mean over samples of kept / visual at the method's last cut, in [0, 1].
+    layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
+    fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
+    averages: set by `build`, one for each group.
+    seeds: the rows that this one is the mean of, see `harness.seeds`; () for a row of its own.
+    """
+
+    model: str
+    method: str
+    label: str
+    retention: float
+    cells: Mapping[str, Cell]
+    evidence_kept: float | None = None
+    realised: float | None = None
+    layer_mean: float | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+    averages: tuple[Average, ...] = ()
+    seeds: tuple[RowResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, the groups of benchmarks that are its columns, the footnotes, and the rows compared two by two. `micro`
+    adds the micro-only columns.
+    """
+
+    title: str
+    groups: tuple[Group, ...]
+    rows: tuple[RowResult, ...]
+    notes: tuple[str, ...] = ()
+    micro: bool = False
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        return tuple(name for group in self.groups for name in group.benchmarks)
+
+
+def method_label(method: str) -> str:
+    """The plain name of a method for readers; an unknown method is called by its own name."""
+    return METHOD_LABELS.get(method, method)
+
+
+def ratio(value: float) -> str:
+    """A retention ratio as the paper prints it: 0.25 -> "25%", 0.125 -> "12.5%"."""
+    return f"{100 * value:.2f}".rstrip("0").rstrip(".") + "%"
