@@ -108,6 +108,45 @@ def table(
 
 
 @app.command()
+def leaderboard(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[EXPERIMENT]...", help="default: the tables in STORE that go together"),
+    ] = None,
+    profile: ProfileOption = "micro",
+    limit: LimitOption = None,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    out: Annotated[Path | None, typer.Option(help="where it is written (default: STORE/leaderboard)")] = None,
+) -> None:
+    """Put experiments' tables together, one row a (model, method, keep), as CSV, JSON and HTML; nothing is asked."""
+    from harness import plan as plans
+    from harness import results
+    from harness.experiments import experiment_names
+    from harness.leaderboard.gather import Gathering
+    from harness.leaderboard.write import to_markdown, write
+    from harness.store import Store
+
+    kept = Store(store)
+    gathering = Gathering(kept)
+    made = [name for name in experiment_names() if (store / "tables" / f"{name}.csv").is_file()]
+    if not (names or made):
+        raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
+    for name in names or made:
+        chosen, opened = _prepare(name, profile, limit, data)
+        plan = plans.make(chosen, opened, kept)
+        if not names and (said := gathering.conflict(plan)):
+            print(f"retain: left out: {said}", file=sys.stderr)
+            continue
+        gathering.add(plan, results.collect(plan, opened, kept), opened)
+    board = gathering.leaderboard()
+    print(to_markdown(board), end="")
+    print(f"\nWritten: {_braced(write(board, out or store / 'leaderboard'))}")
+    if not all(entry.complete for entry in board.entries):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def reference(
     name: Annotated[str, typer.Argument(metavar="TABLE", help="one of the paper's tables, such as table3")],
     store: StoreOption = DEFAULT_STORE,
@@ -189,7 +228,7 @@ def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None
     from harness import experiments
     from harness.plan import Data
 
-    chosen = experiments.load(experiment, profile, max_samples=limit)
+    chosen = experiments.load(experiment, profile, max_samples=limit, data=data)
     if data is None and chosen.data == "micro":
         from harness.micro.editions import ensure
 

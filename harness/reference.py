@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.layout import MISSING, Average, Column, RowResult, Table, columns, method_label, ratio
+from harness.layout import METHOD_LABELS, MISSING, Average, Column, RowResult, Table, columns, method_label, ratio
 from harness.render import from_csv, pipe_table, to_markdown
 from harness.statistics import preservation
 from model_wrappers.errors import UserError
@@ -148,7 +148,8 @@ def render(table: str, ours: Table | None = None) -> str:
 
 
 def side_by_side(ours: Table, paper: Table) -> str:
-    """Markdown with each row of ours that the paper has, too, followed by the paper's; benchmarks that both have.
+    """Markdown with each row of ours that the paper has, too, followed by the paper's; benchmarks that both have, and
+    the averages that both give.
 
     A model of ours stands beside the paper's model of its family, whatever its size. Raises UserError when the two
     tables share no row or no benchmark.
@@ -159,8 +160,13 @@ def side_by_side(ours: Table, paper: Table) -> str:
     if unmatched := _unmatched(ours, paper):
         raise UserError(unmatched)
     ours_by, paper_by = _by_key(ours, shared), _by_key(paper, shared)
-    head = ["Source", "Model", "Method", "Retention", *shared, *(["Avg.(%)"] if len(paper.groups) == 1 else [])]
-    keys = ["model", "method", "retention", *shared, *([paper.groups[0].key] if len(paper.groups) == 1 else [])]
+    ours_too = {group.key for group in ours.groups}
+    named: list[tuple[str, str]] = []
+    for group in paper.groups:
+        both = [(name, name) for name in group.benchmarks if name in shared]
+        named += both + ([(group.key, group.header)] if both and group.key in ours_too else [])
+    head = ["Source", "Model", "Method", "Retention", *(header for _, header in named)]
+    keys = ["model", "method", "retention", *(key for key, _ in named)]
     lines = []
     for row, other in pairs:
         for source, by, shown in (("ours", ours_by, row), ("paper", paper_by, other)):
@@ -227,7 +233,9 @@ def _unmatched(ours: Table, paper: Table) -> str | None:
 
 
 def _key(row: RowResult) -> tuple[str, str, float]:
-    return (_family(row.model), row.method, row.retention)
+    """What the paper calls the row: a method whose fields make it another one in the paper says so in its label."""
+    method = next((name for name, label in METHOD_LABELS.items() if label == row.label), row.method)
+    return (_family(row.model), method, row.retention)
 
 
 def _by_key(table: Table, benchmarks: Iterable[str]) -> dict[str, Column]:

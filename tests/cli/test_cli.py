@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import progress
 from harness.cli import main
+from harness.experiments import loader
 from tests.benchmarks import layouts
 from tests.sweep.conftest import write_experiment
 from tests.tiny import tiny_qwen2_vl
@@ -262,3 +264,42 @@ def test_a_second_run_into_the_same_cells_is_refused(said: Said, asked: list[obj
 def test_commands_that_hand_over_say_their_own_help(said: Said) -> None:
     status, out, _ = said("bench", "--help")
     assert status == 0 and "--samples" in out
+
+
+def test_a_leaderboard_of_what_was_run(said: Said, asked: list[object], tmp_path: Path) -> None:
+    assert said(*asked)[0] == 0
+    status, out, _ = said("leaderboard", *asked[1:], "--out", tmp_path / "board")
+    assert status == 0 and "| Vanilla |" in out and f"Written: {tmp_path}/board/leaderboard.{{csv,json,html}}" in out
+    lines = (tmp_path / "board/leaderboard.csv").read_text().splitlines()
+    assert len(lines) == 3 and lines[0].startswith("budget,model,method,")
+    status, out, _ = said("leaderboard", *asked[1:], "--limit", 2)
+    assert status == 0 and (tmp_path / "runs/leaderboard/leaderboard.html").is_file()
+
+
+def test_a_leaderboard_of_answers_that_are_lacking_says_so(said: Said, asked: list[object], tmp_path: Path) -> None:
+    status, _, _ = said("leaderboard", *asked[1:])
+    assert status == 3
+    assert "incomplete (0 of 4)" in (tmp_path / "runs/leaderboard/leaderboard.csv").read_text()
+
+
+def test_the_tables_in_the_store_that_go_together_make_the_leaderboard(
+    said: Said, asked: list[object], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a name: one after the other, less those that ask the same of other inputs."""
+    runs, ours = tmp_path / "runs", tmp_path / "ours"
+    rest = ["--profile", "paper", "--data", data, "--store", runs]
+    status, _, err = said("leaderboard", *rest)
+    assert status == 2 and f"there is no table in {runs / 'tables'} yet" in sentence(err)
+    (runs / "tables").mkdir(parents=True)
+    ours.mkdir()
+    content = yaml.safe_load(Path(str(asked[1])).read_text())
+    settings = content["profiles"]["paper"]["model_settings"]
+    for name, pixels in (("a", 3136), ("b", 12544), ("c", 3136)):
+        for each in settings.values():
+            each |= {"min_pixels": pixels, "max_pixels": pixels}
+        (ours / f"{name}.yaml").write_text(yaml.safe_dump({**content, "name": name}))
+        (runs / f"tables/{name}.csv").write_text("")
+    monkeypatch.setattr(loader, "HERE", ours)
+    status, out, err = said("leaderboard", *rest)
+    assert status == 3 and out.startswith("**Leaderboard: a, c**")
+    assert err.count("left out") == 1 and "left out: b asks " in err

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness import reference
+from harness.experiments import load
 from harness.statistics import Cell
-from harness.tables import RowResult, build
+from harness.tables import Group, RowResult, build, from_csv, to_csv
 from model_wrappers.errors import UserError
 
 SCORES = ["table1", "table2", "table3", "table4", "table5", "table6"]
@@ -84,6 +85,45 @@ def test_side_by_side_pairs_rows_of_the_same_family() -> None:
         ["paper", "Qwen2-VL-7B", "CNN (learned)", "25%", "48.1", "46.7", "94.2"],
     ]
     assert "micro profile" in beside and "over different benchmarks" in beside
+
+
+def scores(value: float, benchmarks: list[str]) -> dict[str, Cell]:
+    return {name: Cell(value, 9, 9, name) for name in benchmarks}
+
+
+MODELS = {
+    "LLaVA-OneVision-7B": ("micro-llava-onevision", "llava-onevision-qwen2-7b-ov-hf"),
+    "Qwen2-VL-7B": ("micro-qwen2-vl", "Qwen2-VL-7B-Instruct"),
+    "VILA1.5-8B": ("micro-vila", "Llama-3-VILA1.5-8b"),
+}
+
+
+@pytest.mark.parametrize("profile", ["micro", "paper"])
+@pytest.mark.parametrize("name", SCORES)
+def test_every_row_of_the_paper_stands_beside_ours(name: str, profile: str) -> None:
+    """A table made from the experiment's own rows, written and read back as `retain reference` does."""
+    experiment, paper = load(name, profile), reference.load(name).table
+    rows = [
+        RowResult(model, row.method, row.label or "", keep, scores(50 * keep, experiment.benchmarks), fields=row.fields)
+        for model in experiment.models
+        for row in experiment.rows
+        for keep in row.keep
+    ]
+    groups = [Group(tuple(group.benchmarks), group.header, group.key) for group in experiment.groups]
+    ours = from_csv(to_csv(build(rows, groups=groups, micro=profile == "micro")))
+    beside = reference.render(name, ours).partition("Ours beside")[2]
+    lines = [[part.strip() for part in line.split("|")[1:-1]] for line in beside.splitlines()]
+    body = [line for line in lines if line and line[0] in ("ours", "paper")]
+    ours_of = {paper: names[profile == "paper"] for paper, names in MODELS.items()}
+    assert len(body) == 2 * len(paper.rows)
+    printed = {(row.model, row.method, row.retention): row for row in paper.rows}
+    for mine, theirs in zip(body[::2], body[1::2], strict=True):
+        assert (mine[0], theirs[0]) == ("ours", "paper")
+        assert mine[1] == ours_of[theirs[1]] and mine[3] == theirs[3]
+        assert mine[2].split(" (head_weights=grad)")[0] == theirs[2]
+    heads = [name for group in paper.groups for name in (*group.benchmarks, group.header)]
+    assert next(line for line in lines if line[:1] == ["Source"])[4:] == heads
+    assert len({(line[1], line[2], line[3]) for line in body[1::2]}) == len(printed)
 
 
 def test_nothing_shared_is_said() -> None:

@@ -1,0 +1,230 @@
+"""From the store's tables to a leaderboard: rows of several experiments that are about the same thing become one entry.
+
+Two experiments go together where every cell that both have (model, method, keep, benchmark) is the same cell, settings
+and all. So Tables 1 to 4 make one leaderboard; Table 5 asks the same benchmarks about larger images and makes another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import fmean
+from typing import Any
+
+from harness import flops
+from harness.benchmarks import benchmark, benchmark_names
+from harness.layout import DECIMALS, RowResult
+from harness.leaderboard.checkpoints import folder_of, parameters
+from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Preservation, Scope, Score
+from harness.leaderboard.notes import notes
+from harness.leaderboard.ranks import ranked
+from harness.plan import Data, Plan, PlannedCell
+from harness.results import Results
+from harness.statistics import Cell, preservation
+from harness.store import Answer, Store, digest
+from model_wrappers.errors import UserError
+
+
+@dataclass
+class _Line:
+    """One entry while it is being put together: what experiments say of one model, method and keep."""
+
+    name: str
+    model: str
+    row: RowResult
+    fields: dict[str, Any]
+    scores: dict[str, Cell] = field(default_factory=dict)
+    cells: dict[str, list[PlannedCell]] = field(default_factory=dict)
+
+
+class Gathering:
+    """Takes in tables one by one, and makes the leaderboard of all."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lines: dict[Any, _Line] = {}
+        self._known: dict[Any, str] = {}
+        self._experiments: list[str] = []
+        self._profile, self._micro = "", False
+        self._benchmarks: dict[str, Benchmark] = {}
+
+    def conflict(self, plan: Plan) -> str | None:
+        """Why a table cannot join those taken in, in one sentence; None where it can."""
+        for cell in plan.cells:
+            if self._known.get(_identity(cell), cell_id := digest(cell.settings)) != cell_id:
+                return (
+                    f"{plan.experiment.name} asks {cell.model} on {cell.benchmark} under other settings than "
+                    f"{', '.join(self._experiments)}: make a leaderboard of its own of it"
+                )
+        return None
+
+    def add(self, plan: Plan, results: Results, data: Data) -> None:
+        """Takes in a table. Raises UserError where it cannot join the others."""
+        if said := self.conflict(plan):
+            raise UserError(said)
+        experiment = plan.experiment
+        self._experiments.append(experiment.name)
+        self._profile, self._micro = experiment.profile, self._micro or experiment.data == "micro"
+        self._known |= {_identity(cell): digest(cell.settings) for cell in plan.cells}
+        for name in experiment.benchmarks:
+            modality = benchmark(name, data.folder).modality
+            self._benchmarks[name] = Benchmark(name=name, modality=modality, decimals=DECIMALS.get(name, 1))
+        cells = {
+            _row_key(row.method, row.fields, keep, found): (model, found) for model, row, keep, found in plan.rows()
+        }
+        for row in results.table.rows:
+            seeds = row.seeds or (row,)
+            keys = [(row.model, seed.method, digest(dict(seed.fields)), seed.retention) for seed in seeds]
+            self._take(row, [cells[key] for key in keys])
+
+    def _take(self, row: RowResult, planned: list[tuple[str, list[PlannedCell]]]) -> None:
+        model, first = planned[0]
+        settings = dict(first[0].settings["method"]["fields"])
+        if row.seeds:
+            settings = {**{name: value for name, value in settings.items() if name != "seed"}, "seeds": len(row.seeds)}
+        key = (model, row.method, digest(settings), row.retention)
+        line = self._lines.setdefault(key, _Line(model, row.model, row, settings))
+        for name, cell in row.cells.items():
+            known = line.scores.setdefault(name, cell)
+            if (known.score, known.note) != (cell.score, cell.note):
+                raise UserError(
+                    f"{row.model} {row.method}@{row.retention:g} on {name} is scored in two ways by "
+                    f"{', '.join(self._experiments)}: make a leaderboard of each"
+                )
+        for _, found in planned:
+            for each in found:
+                ids = line.cells.setdefault(each.benchmark, [])
+                if digest(each.settings) not in [digest(other.settings) for other in ids]:
+                    ids.append(each)
+
+    def leaderboard(self) -> Leaderboard:
+        """Entries ranked and in order. Raises UserError where a checkpoint's files cannot be read."""
+        order = {name: place for place, name in enumerate(benchmark_names())}
+        columns = sorted(self._benchmarks.values(), key=lambda b: (b.modality, order.get(b.name, len(order))))
+        lines = list(self._lines.values())
+        of_model = {name: _Model.of(name) for name in dict.fromkeys(line.name for line in lines)}
+        made = [
+            _entry(line, of_model[line.name], self.store, kept)
+            for line, kept in zip(lines, _preservations(lines, columns), strict=True)
+        ]
+        title = f"Leaderboard{', micro edition' if self._micro else ''}: {', '.join(self._experiments)}"
+        scored = {name: cell.note for line in lines for name, cell in line.scores.items() if cell.note}
+        return Leaderboard(
+            title=title,
+            profile=self._profile,
+            experiments=self._experiments,
+            benchmarks=columns,
+            entries=ranked(made),
+            notes=notes(made, scored, micro=self._micro),
+        )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What is known of a checkpoint; None where its files are not on this machine."""
+
+    parameters: int | None
+    dims: flops.Dimensions | None
+
+    @classmethod
+    def of(cls, name: str) -> _Model:
+        from harness.models import model_info
+
+        folder = folder_of(model_info(name))
+        return cls(None, None) if folder is None else cls(parameters(folder), flops.dimensions(folder))
+
+
+def _identity(cell: PlannedCell) -> Any:
+    method = cell.settings["method"]
+    return cell.model, method["name"], digest(method["fields"]), cell.keep, cell.benchmark
+
+
+def _row_key(method: str, fields: Mapping[str, Any], keep: float, cells: list[PlannedCell]) -> Any:
+    return cells[0].settings["model"]["name"], method, digest(dict(fields)), keep
+
+
+def _preservations(lines: list[_Line], columns: list[Benchmark]) -> list[dict[Scope, Preservation]]:
+    """Of each line by scope, over the benchmarks that it has."""
+    from harness.bootstrap import interval, ratios
+
+    base = {line.name: place for place, line in enumerate(lines) if line.row.method == "vanilla"}
+    bases = [base.get(line.name) for line in lines]
+    known = ratios([line.scores for line in lines], bases)
+    found = []
+    for place, (line, of_model) in enumerate(zip(lines, bases, strict=True)):
+        of_line: dict[Scope, Preservation] = {}
+        vanilla = {} if of_model is None else lines[of_model].scores
+        for scope in SCOPES:
+            names = [each.name for each in columns if each.name in line.scores and scope in (each.modality, "all")]
+            parts = [known[place][name] for name in names if name in known[place]]
+            sure = len(parts) == len(names) > 0 and of_model != place
+            ends = interval(parts) if sure else None
+            of_line[scope] = Preservation(
+                value=preservation(line.scores, vanilla, names),
+                low=ends.low if ends else None,
+                high=ends.high if ends else None,
+            )
+        found.append(of_line)
+    return found
+
+
+def _entry(line: _Line, model: _Model, store: Store, kept: dict[Scope, Preservation]) -> Entry:
+    row, planned = line.row, [cell for cells in line.cells.values() for cell in cells]
+    answers, dates, failures = [], [], 0
+    for cell in planned:
+        stored = store.cell(cell.settings)
+        given = list(stored.read().values())
+        failures += sum(answer.error is not None for answer in given)
+        answers += [answer for answer in given if answer.error is None and answer.visual]
+        if given:
+            dates.append(stored.file.stat().st_mtime)
+    return Entry(
+        model=line.model,
+        method=row.method,
+        label=row.label,
+        fields=line.fields,
+        retention=row.retention,
+        parameters=model.parameters,
+        **_costs(answers, row.method, model.dims),
+        scores={
+            name: Score(value=cell.score if cell.complete else None, answered=cell.n, total=cell.total)
+            for name, cell in line.scores.items()
+        },
+        preservation=kept,
+        samples=sum(cell.total for cell in line.scores.values()),
+        failures=failures,
+        run=digest(sorted(store.cell(cell.settings).id for cell in planned))[:12],
+        date=datetime.fromtimestamp(max(dates), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if dates else None,
+        versions=planned[0].settings["versions"],
+        cells={name: [store.cell(cell.settings).folder.name for cell in cells] for name, cells in line.cells.items()},
+    )
+
+
+def _costs(answers: Iterable[Answer], method: str, dims: flops.Dimensions | None) -> dict[str, Any]:
+    """Means over answers of what was kept, held by the layers, and computed."""
+    realised, held, share, operations = [], [], [], []
+    known: dict[Any, float | None] = {}
+    for answer in answers:
+        assert answer.visual
+        if answer.kept is not None:
+            realised.append(answer.kept / answer.visual)
+        if answer.kv_visual:
+            held.append(fmean(answer.kv_visual))
+            share.append(held[-1] / answer.visual)
+            key = (answer.visual, *answer.kv_visual)
+            if key not in known:
+                known[key] = _operations(answer.visual, answer.kv_visual, method, dims)
+            operations.append(known[key])
+    counted = [value for value in operations if value is not None]
+    return {
+        "realised": fmean(realised) if realised else None,
+        "equivalent_tokens": fmean(held) if held else None,
+        "kv_share": fmean(share) if share else None,
+        "tflops": fmean(counted) / 1e12 if counted else None,
+    }
+
+
+def _operations(visual: int, held: list[int], method: str, dims: flops.Dimensions | None) -> float | None:
+    added = None if dims is None else flops.selection(method, visual, dims)
+    return None if dims is None or added is None else flops.language_model(held, dims) + added

@@ -1,0 +1,40 @@
+"""What a reader must know to read a leaderboard's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.leaderboard.entry import Entry
+
+
+def notes(entries: Sequence[Entry], scored: Mapping[str, str], *, micro: bool) -> list[str]:
+    """The notes of a leaderboard. `scored`: by benchmark how its score was made, where a reader must know."""
+    found = []
+    if micro:
+        found.append(
+            "Micro edition: small models on generated scenes. It shows how methods behave where the truth is known, "
+            "and says nothing about a 7B model."
+        )
+    found += [
+        "Image, Video, All (%): mean over the entry's benchmarks of score / score of vanilla, with its 95% interval "
+        "(paired bootstrap over videos or images).",
+        "Budget (%): visual tokens that an average layer of the language model holds, of all; entries within 2 points "
+        "are one budget. Rank: by All (%), among the entries of one model, budget and set of benchmarks; bounds have "
+        "none. Mean rank: of a method at a retention, over the models.",
+        "TFLOPs: of the visual tokens in the language model, by eq. 4 to 6 of arXiv 2506.01097, the cost of choosing "
+        "included; mean over samples.",
+    ]
+    absent = sorted({entry.model for entry in entries if entry.parameters is None})
+    if absent:
+        found.append(f"No parameters and TFLOPs of {', '.join(absent)}: the checkpoint is not on this machine.")
+    unknown = sorted({entry.label for entry in entries if entry.tflops is None and entry.model not in absent})
+    if unknown:
+        found.append(f"No TFLOPs of {', '.join(unknown)}: that convention does not say what choosing costs there.")
+    if not all(entry.complete for entry in entries):
+        found.append(
+            "incomplete (n of N): only n of N samples have an answer, so no score and no preservation is given."
+        )
+    by_note: dict[str, list[str]] = {}
+    for name, note in scored.items():
+        by_note.setdefault(note, []).append(name)
+    return found + [f"{', '.join(names)}: {note}." for note, names in by_note.items()]
