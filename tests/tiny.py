@@ -138,7 +138,7 @@ def _once(build: Any, folder: Path | str | None, seed: int, text: dict[str, Any]
 
 def _build_qwen2_vl(folder: Path, seed: int, text: dict[str, Any]) -> Path:
     tokenizer = byte_tokenizer()
-    token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
+    token: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}
     rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]}
     text_config = _text_config(tokenizer, {"rope_parameters": rope, **text})
     config = Qwen2VLConfig(
@@ -174,7 +174,7 @@ def _build_qwen2_vl(folder: Path, seed: int, text: dict[str, Any]) -> Path:
 
 def _build_llava_onevision(folder: Path, seed: int, text: dict[str, Any]) -> Path:
     tokenizer = byte_tokenizer(LLAVA_TOKENS, LLAVA_TEMPLATE)
-    token = {name: tokenizer.convert_tokens_to_ids(name) for name in LLAVA_TOKENS}
+    token: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(name) for name in LLAVA_TOKENS}
     rope = {"rope_type": "default", "rope_theta": 100.0}
     config = LlavaOnevisionConfig(
         text_config={"model_type": "qwen2", **_text_config(tokenizer, {"rope_parameters": rope, **text})},

@@ -23,12 +23,13 @@ def masked_logits(model: Any, prompt: VisualPrompt, cuts: dict[int, Tensor], ans
     decoder = model.model.language_model
     embeds = torch.cat((prompt.inputs_embeds, model.get_input_embeddings()(answer[:-1])))
     after = prompt.next_position + torch.arange(len(answer) - 1)
-    positions = torch.cat((prompt.position_ids, after.expand(3, -1)), dim=1)
+    positions = torch.cat((prompt.position_ids, after.expand(prompt.position_ids.shape[0], -1)), dim=1)
     length = embeds.shape[0]
     causal = torch.full((length, length), float("-inf")).triu(1)
     places = prompt.visual.nonzero().squeeze(1)
     hidden = embeds[None]
-    rotary = decoder.rotary_emb(hidden, positions[:, None])
+    # M-RoPE tables take [3, 1, length], others [1, length].
+    rotary = decoder.rotary_emb(hidden, positions[:, None] if len(positions) == 3 else positions)
     before = decoder.config._attn_implementation
     decoder.config._attn_implementation = "eager"
     try:

@@ -1,10 +1,18 @@
-"""Every method, once: the contract tests run over this table. A new method is one row."""
+"""Every method and every family, once: the contract tests run over these tables. A new method or family is one row."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
+
+LAYERS = 5
+"""Decoder layers of every tiny model here."""
 
 
 class Row(NamedTuple):
@@ -38,3 +46,58 @@ METHODS = pytest.mark.parametrize("row", ROWS, ids=_id)
 SCORING_METHODS = pytest.mark.parametrize("row", [row for row in ROWS if row.scores], ids=_id)
 EVERY_METHOD = pytest.mark.parametrize("row", (Row("vanilla", scores=False), *ROWS), ids=_id)
 """With vanilla, where keep is 1."""
+A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[-2]], ids=_id)
+"""One that cuts at the input, one that cuts between layers."""
+
+
+class Family(NamedTuple):
+    """One family as the tests run it."""
+
+    name: str
+    build: Callable[..., Path]
+    """Saves its tiny checkpoint in a folder, with overrides of the text config."""
+    image: str
+    """What stands for an image in a prompt's text."""
+    video: str | None
+    """What stands for a video; None where its frames are given as images."""
+    grids: dict[str, list[tuple[int, int, int]]]
+    """`VisualPrompt.grids` of each prompt in `conftest.PROMPTS`, counted by hand."""
+    rope: dict[str, Any] = {}
+    """What its rope_parameters need besides a base."""
+    planted: dict[str, Any] = {}
+    """Overrides of the text config that give its attention biases."""
+
+    def visual(self, media: str) -> int:
+        """Visual tokens of a prompt in `conftest.PROMPTS`."""
+        return sum(math.prod(grid) for grid in self.grids[media])
+
+
+FAMILIES = [
+    Family(
+        "qwen2_vl",
+        tiny_qwen2_vl,
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "<|vision_start|><|video_pad|><|vision_end|>",
+        # 28 x 28 pixels a token, two frames at a time.
+        {"image": [(1, 4, 5)], "mixed": [(1, 3, 4), (1, 2, 3), (3, 2, 2)], "video": [(3, 3, 3)], "text": []},
+        {"mrope_section": [1, 1, 2]},
+    ),
+    Family(
+        "llava_onevision",
+        tiny_llava_onevision,
+        "<image>\n",
+        "<video>\n",
+        # All three pictures fit 2 x 2 tiles best, whose 6 rows lose the padded first and last: 9 + 4 x (6 + 1 newline).
+        # A frame has 2 x 2, and a video one newline.
+        {"image": [(1, 1, 37)], "mixed": [(1, 1, 37), (1, 1, 37), (1, 1, 25)], "video": [(1, 1, 25)], "text": []},
+    ),
+]
+
+
+def only(*names: str) -> Any:
+    """Runs a test on these families alone, where a family makes no difference."""
+    rows = [family for family in FAMILIES if family.name in names]
+    return pytest.mark.parametrize("family", rows, indirect=True, scope="session", ids=lambda family: family.name)
+
+
+ONE_FAMILY = only("qwen2_vl")

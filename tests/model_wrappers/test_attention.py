@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from model_wrappers import UserError, compress
+from model_wrappers import UserError, budget, compress
 from model_wrappers.relevance import first_layer_attention
-from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, VIDEO
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, VIDEO, visual_of
+from tests.model_wrappers.table import LAYERS, ONE_FAMILY, Family
 
 
 def eager_maps(model: Any, inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -19,11 +20,6 @@ def eager_maps(model: Any, inputs: Any) -> tuple[torch.Tensor, ...]:
             return model(**inputs, output_attentions=True).attentions
     finally:
         model.set_attn_implementation("sdpa")
-
-
-def visual_of(model: Any, inputs: Any) -> torch.Tensor:
-    ids = inputs["input_ids"][0]
-    return (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
 
 
 @pytest.mark.parametrize("media", ["image", "mixed", "video"])
@@ -38,6 +34,7 @@ def test_first_layer_attention_equals_the_eager_model(model: Any, ask: Any, medi
     torch.testing.assert_close(found, expected, atol=0, rtol=1e-3)
 
 
+@ONE_FAMILY
 def test_first_layer_attention_runs_no_layer(model: Any, ask: Any) -> None:
     def fail(*_: Any) -> None:
         raise AssertionError("a decoder layer ran")
@@ -50,24 +47,28 @@ def test_first_layer_attention_runs_no_layer(model: Any, ask: Any) -> None:
             handle.remove()
 
 
+@ONE_FAMILY
 def test_first_layer_attention_takes_one_prompt(model: Any, ask: Any) -> None:
     with pytest.raises(UserError, match="one prompt"):
         first_layer_attention(model, ask(IMAGE, VIDEO))
 
 
-@pytest.mark.parametrize("layer", [2, 4, 6])
-def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, layer: int) -> None:
+@pytest.mark.parametrize("layer", [2, 4, 5])
+def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, family: Family, layer: int) -> None:
     """In the paper's count layer 4 has three full layers, 0 to 2, and scores with the attention of layer 2."""
     inputs = ask(MIXED)
     attention = eager_maps(model, inputs)[layer - 2][0].mean(dim=0)[-1, visual_of(model, inputs)]
-    expected = attention.topk(9).indices.sort().values.tolist()
+    visual = family.visual("mixed")
+    kept = budget(0.3, visual)
+    expected = attention.topk(kept).indices.sort().values.tolist()
     with compress(model, "fastv", keep=0.3, layer=layer) as compression:
         model.generate(**inputs, max_new_tokens=2)
     assert compression.last[0].kept.tolist() == expected
-    assert compression.last[0].kv_visual == [30] * (layer - 1) + [9] * (7 - layer)
+    assert compression.last[0].kv_visual == [visual] * (layer - 1) + [kept] * (LAYERS + 1 - layer)
 
 
-@pytest.mark.parametrize("layer", [-1, 0, 1, 7])
+@ONE_FAMILY
+@pytest.mark.parametrize("layer", [-1, 0, 1, LAYERS + 1])
 def test_fastv_layer_out_of_range(model: Any, layer: int) -> None:
     with pytest.raises(UserError, match=f"layer={layer}"):
         compress(model, "fastv", keep=0.5, layer=layer)

@@ -10,17 +10,17 @@ import torch
 from model_wrappers import compress, encode, generate
 from model_wrappers.registry import method
 from tests.model_wrappers.conftest import PROMPTS
-from tests.model_wrappers.table import EVERY_METHOD, Row
+from tests.model_wrappers.table import EVERY_METHOD, ONE_FAMILY, Row, only
 
-SETTINGS = {"max_new_tokens": 6, "do_sample": False}
+SETTINGS = {"max_new_tokens": 4, "do_sample": False}
 
 
 @EVERY_METHOD
-@pytest.mark.parametrize("media", list(PROMPTS))
+@pytest.mark.parametrize("media", ["mixed", "text"])
 def test_same_answers_and_records(model: Any, ask: Any, row: Row, media: str) -> None:
     inputs = ask(PROMPTS[media])
     (prompt,) = encode(model, inputs)
-    for keep in (1.0,) if row.name == "vanilla" else (0.5, 0.1):
+    for keep in (1.0,) if row.name == "vanilla" else (0.5, 0.1) if media == "mixed" else (0.5,):
         with compress(model, row.name, keep=keep, **row.fields) as compression:
             output = model.generate(**inputs, **SETTINGS)
         tokens, record = generate(model, prompt, method(row.name, **row.fields), keep, **SETTINGS)
@@ -30,6 +30,8 @@ def test_same_answers_and_records(model: Any, ask: Any, row: Row, media: str) ->
         assert record.kept.tolist() == expected.kept.tolist()
 
 
+# VILA's placeholder is none of its tokens: what looks every id of the prompt up among the logits cannot run on it.
+@only("qwen2_vl", "llava_onevision")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -55,6 +57,7 @@ def test_same_under_other_settings(model: Any, ask: Any, settings: dict[str, Any
         assert tokens.tolist() == output[0, inputs["input_ids"].shape[1] :].tolist()
 
 
+@ONE_FAMILY
 def test_random_is_the_same_on_another_day(model: Any, ask: Any) -> None:
     inputs = ask(PROMPTS["video"])
     kept = []
@@ -67,6 +70,7 @@ def test_random_is_the_same_on_another_day(model: Any, ask: Any) -> None:
     assert set(generate(model, prompt, method("random"), 0.1, **SETTINGS)[1].kept.tolist()) < set(kept[0])
 
 
+@ONE_FAMILY
 def test_uniform_by_hand(model: Any, ask: Any) -> None:
     (prompt,) = encode(model, ask(PROMPTS["image"]))
     by_hand = {0.05: [10], 0.1: [5, 15], 0.2: [2, 7, 12, 17], 0.15: [3, 10, 16]}
@@ -74,6 +78,7 @@ def test_uniform_by_hand(model: Any, ask: Any) -> None:
         assert generate(model, prompt, method("uniform"), keep, **SETTINGS)[1].kept.tolist() == kept
 
 
+@ONE_FAMILY
 def test_the_vanilla_answer_is_remembered_if_greedy(model: Any, ask: Any) -> None:
     (prompt,) = encode(model, ask(PROMPTS["image"]))
     generate(model, prompt, method("vanilla"), 1.0, max_new_tokens=3, do_sample=True)

@@ -10,24 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2VLForConditionalGeneration
 
-from model_wrappers import compress
+from model_wrappers import budget, compress
 from model_wrappers.compressor import Compressor
-from tests.model_wrappers.conftest import IMAGE, MIXED, VIDEO
-from tests.model_wrappers.table import SCORING_METHODS, Row
-from tests.tiny import tiny_qwen2_vl
+from tests.model_wrappers.conftest import PROMPTS, load, visual_of
+from tests.model_wrappers.table import SCORING_METHODS, Family, Row
 
 FLAG = 0
 """The channel of the hidden states that carries the flag."""
 
 
+STEPS = 3
+
+
 @pytest.fixture(scope="module")
-def flagged(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def flagged(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny model with flag-reading attention, and compressors that only amplify what they get."""
     # Slow rotation: the flag must be found from any distance.
-    rope = {"rope_type": "default", "rope_theta": 1e8, "mrope_section": [1, 1, 2]}
-    folder = tiny_qwen2_vl(tmp_path_factory.mktemp("planted") / "flagged", rope_parameters=rope)
+    rope = {"rope_type": "default", "rope_theta": 1e8, **family.rope}
+    folder = tmp_path_factory.mktemp("planted") / "flagged"
+    family.build(folder, num_hidden_layers=4, rope_parameters=rope, **family.planted)
     for media in ("image", "video"):
         net = Compressor("flagged", media=media, input_scale="mean")  # type: ignore[arg-type]
         for name, parameter in net.named_parameters():
@@ -36,7 +38,7 @@ def flagged(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 with torch.no_grad():
                     parameter[..., parameter.shape[-1] // 2] = 1.0 / parameter.shape[1]
         net.save_pretrained(folder / f"compressor-{media}")
-    model = Qwen2VLForConditionalGeneration.from_pretrained(folder).eval()
+    model = load(folder)
     with torch.no_grad():
         model.model.language_model.embed_tokens.weight[:, FLAG] = 0.0
         for layer in model.model.language_model.layers:
@@ -49,41 +51,45 @@ def flagged(tmp_path_factory: pytest.TempPathFactory) -> Any:
             attention.k_proj.weight.view(-1, attention.head_dim, 32)[:, slowest, FLAG] = 1.5
             for writer in (attention.o_proj, layer.mlp.down_proj):
                 writer.weight[FLAG] = 0.0
+                if writer.bias is not None:
+                    writer.bias[FLAG] = 0.0
     return model
 
 
-def plant(model: Any, at: int) -> Any:
-    """Flags the visual token `at`, counted over all that the vision encoder gives (images first), and no other."""
-    state = {"seen": 0}
+def plant(model: Any, visual: torch.Tensor, at: int) -> Any:
+    """Flags the visual token `at` of a prompt and no other, in what its prefill feeds the decoder."""
+    rows = visual.nonzero().squeeze(1)
 
-    def hook(module: Any, args: Any, output: Any) -> None:
-        features = output.pooler_output
-        features[:, FLAG] = 0.0
-        if 0 <= at - state["seen"] < features.shape[0]:
-            features[at - state["seen"], FLAG] = 12.0
-        state["seen"] += features.shape[0]
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        embeds = kwargs["inputs_embeds"]
+        if embeds.shape[1] != len(visual):
+            return None  # a step, or a prompt that is cut already
+        embeds = embeds.clone()
+        embeds[0, rows, FLAG] = 0.0
+        if at >= 0:
+            embeds[0, rows[at], FLAG] = 12.0
+        return args, {**kwargs, "inputs_embeds": embeds}
 
-    return model.model.visual.register_forward_hook(hook)
+    return model.model.language_model.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
 
 
 @SCORING_METHODS
-@pytest.mark.parametrize(("parts", "count"), [(IMAGE, 20), (MIXED, 30), (VIDEO, 36)])
-@pytest.mark.parametrize("where", [0.0, 0.4, 1.0])
-def test_the_planted_token_survives(
-    flagged: Any, ask: Any, row: Row, parts: list[Any], count: int, where: float
-) -> None:
-    at = round(where * (count - 1))
-    inputs = ask(parts)
+@pytest.mark.parametrize("media", ["image", "mixed", "video"])
+def test_the_planted_token_survives(flagged: Any, ask: Any, family: Family, row: Row, media: str) -> None:
+    inputs, count = ask(PROMPTS[media]), family.visual(media)
 
     def answer(flag: int) -> list[int]:
-        handle = plant(flagged, flag)
+        handle = plant(flagged, visual_of(flagged, inputs), flag)
         try:
-            return flagged.generate(**inputs, max_new_tokens=3, min_new_tokens=3)[0, -3:].tolist()
+            return flagged.generate(**inputs, max_new_tokens=STEPS, min_new_tokens=STEPS)[0, -STEPS:].tolist()
         finally:
             handle.remove()
 
-    assert answer(at) != answer(-1), "the answer must depend on the planted token"
-    with compress(flagged, row.name, keep=0.05, **row.fields) as compression:
-        answer(at)
-    assert at in compression.last[0].kept.tolist()
-    assert len(compression.last[0].kept) < 3
+    plain = answer(-1)
+    for where in (0.0, 0.4, 1.0):
+        at = round(where * (count - 1))
+        assert answer(at) != plain, "the answer must depend on the planted token"
+        with compress(flagged, row.name, keep=0.05, **row.fields) as compression:
+            answer(at)
+        assert at in compression.last[0].kept.tolist()
+        assert len(compression.last[0].kept) == budget(0.05, count) < 6

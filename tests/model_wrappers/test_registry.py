@@ -16,7 +16,7 @@ from model_wrappers.methods.fastv import FastV
 from model_wrappers.methods.relevance import Relevance
 from model_wrappers.registry import format_spec, method, method_names, parse, register_method
 from tests.model_wrappers.conftest import IMAGE
-from tests.model_wrappers.table import ROWS
+from tests.model_wrappers.table import ONE_FAMILY, ROWS
 
 BUILT_IN = ["vanilla", "random", "uniform", "first_layer_attention", "relevance", "cnn", "fastv"]
 
@@ -100,6 +100,7 @@ class Last(Scorer):
         return torch.arange(prompt.n_visual)
 
 
+@ONE_FAMILY
 def test_registering(model: Any, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {})
     register_method("last", Last)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2VLForConditionalGeneration
 
 from model_wrappers import UserError, compress, encode, generate
 from model_wrappers.registry import method
 from model_wrappers.relevance import visual_relevance
-from tests.model_wrappers.conftest import IMAGE, MIXED, VIDEO
+from tests.model_wrappers.conftest import IMAGE, MIXED, VIDEO, load, visual_of
+from tests.model_wrappers.table import ONE_FAMILY, Family
 
 RESPONSE = torch.tensor([65, 200, 7])
 
@@ -21,9 +21,7 @@ def literal_relevance(
 ) -> torch.Tensor:
     """Eq. 1 as it stands: one forward a token on pixels and ids, full n x n products from R = I onwards."""
     model.set_attn_implementation("eager")
-    visual = (inputs["input_ids"][0] == model.config.image_token_id) | (
-        inputs["input_ids"][0] == model.config.video_token_id
-    )
+    visual = visual_of(model, inputs)
     total = torch.zeros(int(visual.sum()), dtype=torch.float64)
     try:
         for step in range(len(response)):
@@ -32,8 +30,9 @@ def literal_relevance(
                 **inputs,
                 "input_ids": torch.cat((inputs["input_ids"], seen), dim=1),
                 "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (0, step), value=1),
-                "mm_token_type_ids": torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, step)),
             }
+            if "mm_token_type_ids" in inputs:
+                longer["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, step))
             with torch.enable_grad():
                 output = model(**longer, output_attentions=True)
                 logits = output.logits[0, -1]
@@ -68,16 +67,20 @@ def literal_relevance(
         ("mean", True, "logit"),
     ],
 )
-def test_equals_the_full_products(model: Any, ask: Any, head_weights: Any, clamp: bool, target: Any) -> None:
+def test_equals_the_full_products(
+    model: Any, ask: Any, family: Family, head_weights: Any, clamp: bool, target: Any
+) -> None:
+    """On images and a video in one prompt."""
     inputs = ask(MIXED)
     options = {"head_weights": head_weights, "clamp": clamp, "target": target}
     found = visual_relevance(model, inputs, RESPONSE, **options)
     expected = literal_relevance(model, inputs, RESPONSE, **options)
-    assert found.shape == (30,) and found.dtype == torch.float32
+    assert found.shape == (family.visual("mixed"),) and found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
     assert found.std() > 0
 
 
+@ONE_FAMILY
 def test_each_option_matters(model: Any, ask: Any) -> None:
     inputs = ask(IMAGE)
     variants = [
@@ -93,6 +96,7 @@ def test_each_option_matters(model: Any, ask: Any) -> None:
     assert (variants[0] >= 0).all() and (variants[1] < 0).any()
 
 
+@ONE_FAMILY
 def test_works_where_gradients_are_off_and_restores_everything(model: Any, ask: Any) -> None:
     """`import vlmeval` turns gradients off for the process; generate() and callers may sit in inference mode."""
     inputs = ask(IMAGE)
@@ -118,6 +122,7 @@ def test_works_where_gradients_are_off_and_restores_everything(model: Any, ask: 
     torch.testing.assert_close(inside, expected)
 
 
+@ONE_FAMILY
 def test_restores_after_an_exception(model: Any, ask: Any) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("boom")
@@ -132,6 +137,7 @@ def test_restores_after_an_exception(model: Any, ask: Any) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@ONE_FAMILY
 def test_leaves_generate_as_it_was(model: Any, ask: Any) -> None:
     inputs, other = ask(VIDEO), ask(IMAGE)
     before = model.generate(**inputs, max_new_tokens=4)
@@ -139,6 +145,7 @@ def test_leaves_generate_as_it_was(model: Any, ask: Any) -> None:
     assert torch.equal(model.generate(**inputs, max_new_tokens=4), before)
 
 
+@ONE_FAMILY
 @pytest.mark.parametrize(
     ("response", "options", "message"),
     [
@@ -153,6 +160,7 @@ def test_refuses(model: Any, ask: Any, response: Any, options: Any, message: str
         visual_relevance(model, ask(IMAGE), torch.tensor(response, dtype=torch.long), **options)
 
 
+@ONE_FAMILY
 def test_refuses_two_prompts(model: Any, ask: Any) -> None:
     with pytest.raises(UserError, match="one prompt"):
         visual_relevance(model, ask(IMAGE, VIDEO), RESPONSE)
@@ -171,6 +179,7 @@ def test_method_explains_the_models_own_response(model: Any, ask: Any) -> None:
     torch.testing.assert_close(prompt.cache[method("relevance")], expected, atol=1e-5, rtol=1e-4)
 
 
+@ONE_FAMILY
 def test_the_end_of_sequence_is_not_explained(model: Any, ask: Any) -> None:
     (prompt,) = encode(model, ask(IMAGE))
     end = model.generation_config.eos_token_id[0]
@@ -194,6 +203,7 @@ def test_length_limit_is_that_of_the_call_in_progress(model: Any, ask: Any) -> N
         assert compression.last[0].kept.tolist() == record.kept.tolist()
 
 
+@ONE_FAMILY
 def test_cost_of_a_response_answered_before_is_recorded(model: Any, ask: Any) -> None:
     (prompt,) = encode(model, ask(VIDEO))
     generate(model, prompt, method("vanilla"), 1.0, max_new_tokens=4)
@@ -204,7 +214,8 @@ def test_cost_of_a_response_answered_before_is_recorded(model: Any, ask: Any) ->
     assert record.scoring_seconds < 100.0
 
 
+@ONE_FAMILY
 def test_half_precision_gives_finite_relevance(folder: Any, ask: Any) -> None:
-    half = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    half = load(folder, dtype=torch.bfloat16)
     found = visual_relevance(half, ask(IMAGE), RESPONSE)
     assert found.dtype == torch.float32 and torch.isfinite(found).all() and (found > 0).any()

@@ -1,4 +1,4 @@
-"""The eight rules of the seam, each over every method, on the real Qwen2-VL classes."""
+"""The eight rules of the seam, each over every method and family, on the real model classes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,33 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     MaxLengthCriteria,
-    Qwen2VLForConditionalGeneration,
     StoppingCriteriaList,
 )
 
 from model_wrappers import UserError, budget, compress, encode
-from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, STEPS, TEXT, VIDEO, answer, new_tokens
+from tests.model_wrappers.conftest import (
+    IMAGE,
+    MIXED,
+    PROMPTS,
+    STEPS,
+    TEXT,
+    VIDEO,
+    answer,
+    load,
+    new_tokens,
+    padded_on_the_right,
+)
 from tests.model_wrappers.reference import masked_logits
-from tests.model_wrappers.table import EVERY_METHOD, METHODS, Row
-
-MEDIA = pytest.mark.parametrize("media", ["image", "mixed", "video"])
-
+from tests.model_wrappers.table import (
+    A_CUTTER_OF_EACH_KIND,
+    EVERY_METHOD,
+    LAYERS,
+    METHODS,
+    ONE_FAMILY,
+    Family,
+    Row,
+    only,
+)
 
 # Rule 1: one rounding rule, requested and realised counts recorded.
 
@@ -42,55 +58,66 @@ def test_budget_by_hand() -> None:
     assert {case: budget(*case) for case in by_hand} == by_hand
 
 
+@ONE_FAMILY
 @pytest.mark.parametrize("keep", [0, -0.1, 1.01, 2, math.nan, "half", None, True])
 def test_keep_outside_is_refused(model: Any, keep: Any) -> None:
     with pytest.raises(UserError, match="keep="):
         compress(model, "random", keep=keep)
 
 
+@ONE_FAMILY
 def test_vanilla_with_less_than_everything_is_refused(model: Any) -> None:
     with pytest.raises(UserError, match="vanilla"):
         compress(model, "vanilla", keep=0.5)
 
 
 @METHODS
-@pytest.mark.parametrize("keep", [0.9, 0.5, 0.25, 0.1, 0.001])
-def test_counts(model: Any, ask: Any, row: Row, keep: float) -> None:
-    inputs = ask(MIXED)
-    with compress(model, row.name, keep=keep, **row.fields) as compression:
-        answer(model, inputs)
-    (record,) = compression.last
-    assert (record.visual, record.keep) == (30, keep)
-    assert record.kept.dtype == torch.long and record.kept.device.type == "cpu"
-    assert record.kept.tolist() == sorted(set(record.kept.tolist()))
-    assert len(record.kept) == max(1, math.floor(keep * 30 + 0.5))
-    assert 0 <= record.kept.min() and record.kept.max() < 30
-    assert record.scoring_seconds >= 0
-    assert record.kv_visual == [30] * row.first_cut + [len(record.kept)] * (6 - row.first_cut)
+def test_counts(model: Any, ask: Any, family: Family, row: Row) -> None:
+    inputs, visual = ask(MIXED), family.visual("mixed")
+    for keep in (0.9, 0.25, 0.001):
+        with compress(model, row.name, keep=keep, **row.fields) as compression:
+            model.generate(**inputs, max_new_tokens=1)
+        (record,) = compression.last
+        assert (record.visual, record.keep) == (visual, keep)
+        assert record.kept.dtype == torch.long and record.kept.device.type == "cpu"
+        assert record.kept.tolist() == sorted(set(record.kept.tolist()))
+        assert len(record.kept) == max(1, math.floor(keep * visual + 0.5))
+        assert 0 <= record.kept.min() and record.kept.max() < visual
+        assert record.scoring_seconds >= 0
+        assert record.kv_visual == [visual] * row.first_cut + [len(record.kept)] * (LAYERS - row.first_cut)
 
 
 # Rule 2: keep = 1 is the untouched model.
 
 
 @EVERY_METHOD
-def test_keep_one_is_untouched(model: Any, ask: Any, row: Row) -> None:
+def test_keep_one_is_untouched(model: Any, ask: Any, family: Family, row: Row) -> None:
     inputs = ask(MIXED, IMAGE, TEXT)
     plain = answer(model, inputs)
     with compress(model, row.name, keep=1.0, **row.fields) as compression:
         same = answer(model, inputs)
     assert torch.equal(plain.sequences, same.sequences)
     assert all(torch.equal(one, other) for one, other in zip(plain.logits, same.logits, strict=True))
-    assert [record.visual for record in compression.last] == [30, 20, 0]
-    assert [len(record.kept) for record in compression.last] == [30, 20, 0]
+    visual = [family.visual("mixed"), family.visual("image"), 0]
+    assert [record.visual for record in compression.last] == visual
+    assert [len(record.kept) for record in compression.last] == visual
 
 
 # Rules 3 and 4: text stays, order stays, positions are a token's own, decoding goes on after the uncut length.
 
 
 @METHODS
-@MEDIA
-def test_equals_the_masked_full_length_model(model: Any, ask: Any, row: Row, media: str) -> None:
-    inputs = ask(PROMPTS[media])
+def test_equals_the_masked_full_length_model(model: Any, ask: Any, row: Row) -> None:
+    check_against_the_masked_model(model, ask(MIXED), row)
+
+
+@A_CUTTER_OF_EACH_KIND
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_equals_it_with_one_picture_or_video(model: Any, ask: Any, row: Row, media: str) -> None:
+    check_against_the_masked_model(model, ask(PROMPTS[media]), row)
+
+
+def check_against_the_masked_model(model: Any, inputs: Any, row: Row) -> None:
     with compress(model, row.name, keep=0.3, **row.fields) as compression:
         output = answer(model, inputs)
     (prompt,) = encode(model, inputs)
@@ -114,21 +141,23 @@ def test_positions_and_rows_the_layers_see(model: Any, ask: Any, row: Row) -> No
     stays = ~prompt.visual
     stays[prompt.visual.nonzero().squeeze(1)[compression.last[0].kept]] = True
     assert stays[-1]
-    after = prompt.next_position + torch.arange(STEPS - 1).expand(3, -1)
+    after = prompt.next_position + torch.arange(STEPS - 1).expand(len(prompt.position_ids), -1)
     positions = torch.cat((prompt.position_ids[:, stays], after), dim=1)
-    expected = decoder.rotary_emb(prompt.inputs_embeds[None], positions[:, None])[0][0]
+    positions = positions[:, None] if len(positions) == 3 else positions
+    expected = decoder.rotary_emb(prompt.inputs_embeds[None], positions)[0][0]
     torch.testing.assert_close(torch.cat(seen[-STEPS:]), expected)  # what is before: relevance asking for a response
 
 
 @METHODS
-def test_a_visual_token_at_the_very_end_is_kept(model: Any, ask: Any, row: Row) -> None:
+def test_a_visual_token_at_the_very_end_is_kept(model: Any, ask: Any, family: Family, row: Row) -> None:
     """The last row predicts the answer, whatever it is."""
     inputs = ask(IMAGE)
     stop = int((inputs["input_ids"][0] == model.config.image_token_id).nonzero()[-1]) + 1
-    cut = {name: inputs[name][:, :stop] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    with compress(model, row.name, keep=0.1, **row.fields) as compression:
-        answer(model, {**inputs, **cut})
-    assert compression.last[0].kept[-1] == 19 and len(compression.last[0].kept) == 2
+    by_token = [name for name in ("input_ids", "attention_mask", "mm_token_type_ids") if name in inputs]
+    with compress(model, row.name, keep=0.2, **row.fields) as compression:
+        model.generate(**{**inputs, **{name: inputs[name][:, :stop] for name in by_token}}, max_new_tokens=1)
+    visual = family.visual("image")
+    assert compression.last[0].kept[-1] == visual - 1 and len(compression.last[0].kept) == budget(0.2, visual) > 1
 
 
 # Rule 5: each layer's KV length is the plan's after every step; no layer runs twice; the kernel is not switched.
@@ -152,11 +181,8 @@ def test_kv_lengths(model: Any, ask: Any, row: Row) -> None:
     inputs = ask(VIDEO)
     cache = DynamicCache(config=model.config.get_text_config())
     watch = CacheWatch(cache)
-    runs = [0] * 6
+    runs = [0] * LAYERS
     with compress(model, row.name, keep=keep, **row.fields) as compression:
-        answer(
-            model, inputs
-        )  # relevance asks the model beforehand; here it is in the cache of no one, so it asks again
         handles = []
         for index, layer in enumerate(model.model.language_model.layers):
 
@@ -172,7 +198,7 @@ def test_kv_lengths(model: Any, ask: Any, row: Row) -> None:
     assert len(watch.lengths) == STEPS
     for step, lengths in enumerate(watch.lengths):
         assert lengths == [text + visual + step for visual in record.kv_visual]
-    assert runs == [STEPS] * 6
+    assert runs == [STEPS] * LAYERS  # those of relevance, which asks the model beforehand, have another cache
 
 
 @METHODS
@@ -184,7 +210,7 @@ def test_no_attention_map_is_asked_of_the_answering_model(model: Any, ask: Any, 
                 (model.config._attn_implementation, model.model.language_model.config._attn_implementation)
             )
         )
-        output = answer(model, ask(VIDEO))
+        output = answer(model, ask(VIDEO), max_new_tokens=2, min_new_tokens=2)
         handle.remove()
     assert output.attentions is None
     assert model.config._attn_implementation == "sdpa" and ("sdpa", "sdpa") in kernels
@@ -203,25 +229,39 @@ def test_text_only(model: Any, ask: Any, row: Row) -> None:
         same = answer(model, inputs)
     assert torch.equal(plain.sequences, same.sequences)
     (record,) = compression.last
-    assert (record.visual, record.kept.tolist(), record.kv_visual) == (0, [], [0] * 6)
+    assert (record.visual, record.kept.tolist(), record.kv_visual) == (0, [], [0] * LAYERS)
 
 
 @METHODS
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_padded_batch_answers_like_its_prompts_alone(model: Any, ask: Any, row: Row, attention: str) -> None:
-    model.set_attn_implementation(attention)
+def test_a_padded_batch_answers_like_its_prompts_alone(model: Any, ask: Any, row: Row) -> None:
+    check_a_batch(model, ask, row, (MIXED, TEXT, IMAGE))
+
+
+@A_CUTTER_OF_EACH_KIND
+def test_a_padded_batch_on_the_eager_kernel(model: Any, ask: Any, row: Row) -> None:
+    model.set_attn_implementation("eager")
     try:
-        with compress(model, row.name, keep=0.25, **row.fields) as compression:
-            alone = []
-            for parts in (MIXED, TEXT, IMAGE, VIDEO):
-                inputs = ask(parts)
-                output = answer(model, inputs)
-                alone.append((new_tokens(output, inputs)[0], torch.cat(output.logits), compression.last[0]))
-            inputs = ask(MIXED, TEXT, IMAGE, VIDEO)
-            output = answer(model, inputs)
-            together = new_tokens(output, inputs)
+        check_a_batch(model, ask, row, (VIDEO, TEXT, IMAGE, MIXED))
     finally:
         model.set_attn_implementation("sdpa")
+
+
+@A_CUTTER_OF_EACH_KIND
+def test_a_batch_padded_on_the_right_too(model: Any, ask: Any, row: Row) -> None:
+    """The uncut model answers nonsense after padding; what is cut is padded on the left."""
+    check_a_batch(model, ask, row, (MIXED, IMAGE, VIDEO), padded_on_the_right)
+
+
+def check_a_batch(model: Any, ask: Any, row: Row, prompts: tuple[Any, ...], moved: Any = lambda inputs: inputs) -> None:
+    with compress(model, row.name, keep=0.25, **row.fields) as compression:
+        alone = []
+        for parts in prompts:
+            inputs = ask(parts)
+            output = answer(model, inputs)
+            alone.append((new_tokens(output, inputs)[0], torch.cat(output.logits), compression.last[0]))
+        inputs = moved(ask(*prompts))
+        output = answer(model, inputs)
+        together = new_tokens(output, inputs)
     for index, (tokens, logits, record) in enumerate(alone):
         assert torch.equal(together[index], tokens)
         torch.testing.assert_close(torch.stack(output.logits)[:, index], logits, atol=5e-5, rtol=1e-4)
@@ -229,7 +269,7 @@ def test_a_padded_batch_answers_like_its_prompts_alone(model: Any, ask: Any, row
         assert compression.last[index].kv_visual == record.kv_visual
 
 
-@METHODS
+@A_CUTTER_OF_EACH_KIND
 def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> None:
     inputs = ask(VIDEO)
     with compress(model, row.name, keep=0.25, **row.fields) as compression:
@@ -246,7 +286,7 @@ def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> No
     torch.testing.assert_close(torch.cat(third.logits), expected, atol=2e-5, rtol=1e-4)
 
 
-@METHODS
+@A_CUTTER_OF_EACH_KIND
 def test_stopping_criteria_see_the_uncut_prompt(model: Any, ask: Any, row: Row) -> None:
     inputs = ask(IMAGE)
     length = inputs["input_ids"].shape[1]
@@ -303,13 +343,13 @@ def test_hooks_are_gone(model: Any, ask: Any, row: Row) -> None:
     before = hooks_of(model)
     with compress(model, row.name, keep=keep, **row.fields):
         assert hooks_of(model) > before
-        answer(model, inputs)
+        model.generate(**inputs, max_new_tokens=1)
     assert hooks_of(model) == before and "generate" not in vars(model)
     assert torch.equal(answer(model, inputs).sequences, plain.sequences)
 
 
 @METHODS
-def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, row: Row) -> None:
+def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, family: Family, row: Row) -> None:
     inputs = ask(IMAGE)
     before = hooks_of(model)
 
@@ -321,10 +361,11 @@ def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, row: Row) -> No
         answer(model, inputs, logits_processor=LogitsProcessorList([Boom()]))
     assert hooks_of(model) == before and "generate" not in vars(model)
     with compress(model, row.name, keep=0.25, **row.fields) as compression:
-        answer(model, inputs)
-    assert len(compression.last[0].kept) == 5
+        model.generate(**inputs, max_new_tokens=1)
+    assert len(compression.last[0].kept) == budget(0.25, family.visual("image"))
 
 
+@ONE_FAMILY
 def test_one_compression_a_model(model: Any, ask: Any) -> None:
     with compress(model, "random", keep=0.5):
         with pytest.raises(UserError, match="another"):
@@ -335,8 +376,9 @@ def test_one_compression_a_model(model: Any, ask: Any) -> None:
     assert len(compression.last[0].kept) == 10
 
 
+@only("qwen2_vl", "llava_onevision")
 def test_two_models_and_two_methods_do_not_meet(model: Any, folder: Path, ask: Any) -> None:
-    other = Qwen2VLForConditionalGeneration.from_pretrained(folder).eval()
+    other = load(folder)
     inputs = ask(IMAGE)
     with compress(model, "fastv", keep=0.5) as alone:
         expected = answer(model, inputs).sequences
@@ -345,4 +387,4 @@ def test_two_models_and_two_methods_do_not_meet(model: Any, folder: Path, ask: A
         there = answer(other, inputs).sequences
     assert torch.equal(here, expected) and not torch.equal(there, expected)
     assert one.last[0].kept.tolist() == alone.last[0].kept.tolist()
-    assert two.last[0].kept.tolist() == [5, 15]
+    assert two.last[0].kept.tolist() == {20: [5, 15], 37: [4, 13, 23, 32]}[two.last[0].visual]
