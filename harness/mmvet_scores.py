@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from harness import protocols
-from harness.benchmarks.official import exact_match, plain
+from harness.benchmarks.official import exact_match, grouped, plain
 from harness.benchmarks.opened import OpenBenchmark
 from harness.benchmarks.tsv import MMVET_CAPABILITIES
 from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate
@@ -65,9 +65,10 @@ def _all_parts(reply: str, parts: list[str]) -> bool:
 def _by_capability(
     benchmark: OpenBenchmark, lines: list[Line], per_sample: dict[Index, float], workdir: Workdir
 ) -> dict[str, float]:
-    """Mean score (percent) by capability, from the kit; ScoringError if its overall score is another.
+    """Mean score (percent) by capability; ScoringError if the kit's overall score is not the samples'.
 
-    The kit divides by zero where a capability has no question: it gets one of score 0 for each such capability.
+    The kit divides by zero where a capability has no question: it gets one of score 0 for each such capability. And it
+    counts a question that asks for one capability alone twice in that one; the means by capability here do not.
     """
     rows = [(line.row["category"], per_sample[line.index]) for line in lines]
     absent = [name for name in MMVET_CAPABILITIES if not any(name in category for category, _ in rows)]
@@ -82,6 +83,7 @@ def _by_capability(
     with judge_installed(benchmark.entry.module, KnownVerdicts(verdicts, " | ? | ", " | ")):
         found = evaluate(benchmark, table, workdir, model="retain", nproc=1)
     kits = dict(zip(found["Category"], found["acc"], strict=True))
-    overall = float(kits.pop("Overall")) / 100 * len(rows) / len(lines)
+    overall = float(kits["Overall"]) / 100 * len(rows) / len(lines)
     agree(benchmark, overall, sum(per_sample.values()) / len(lines), 1e-9)
-    return {name: float(value) for name, value in kits.items() if name not in absent}
+    means = grouped(per_sample, {line.index: line.row["category"].split(",") for line in lines}, 100.0)
+    return {name: means[name] for name in MMVET_CAPABILITIES if name in means}

@@ -46,7 +46,7 @@ def parse_choice(reply: str | None, options: Sequence[str]) -> str | None:
     return None
 
 
-_YES_NO_FIRST = re.compile(r"^(yes|no)(?=$|[^\w/'’-])(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)", re.IGNORECASE)
+_YES_NO_FIRST = re.compile(r"^(yes|no)(?=$|[^\w/'’-]|['’-](?!\w))(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)", re.IGNORECASE)
 _YES_NO_STATED = re.compile(
     r"\banswer\s*(?:is\s*:?|:)\s*[\"'*(\[]*\s*(yes|no)\b(?!\s*(?:/|or\b|and\b)\s*(?:yes|no)\b)", re.IGNORECASE
 )

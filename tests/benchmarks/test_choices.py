@@ -1,10 +1,10 @@
-"""The option parser: what chooses an option, and what does not."""
+"""The parsers: what chooses an option or says yes or no, and what does not."""
 
 from __future__ import annotations
 
 import pytest
 
-from harness.benchmarks.choices import parse_choice
+from harness.benchmarks.choices import parse_choice, parse_yes_no
 
 PLAIN = ["red", "a cat", "Definitely not", "blue and green"]
 LABELLED = ["A. red", "B. a cat", "C. Definitely not", "D. blue and green"]
@@ -109,3 +109,56 @@ def test_the_fifth_option_counts_where_there_is_one() -> None:
     assert parse_choice("E", FIVE) == parse_choice("none of these", FIVE) == "E"
     assert parse_choice("None", [*PLAIN, "None"]) == "E"
     assert parse_choice("007", ["7", "007"]) == "B"
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("Yes", "Yes"),
+        ("no", "No"),
+        (" NO.\n", "No"),
+        ("**Yes**", "Yes"),
+        ("'yes'", "Yes"),
+        ("(No)", "No"),
+        ("Yes, there is no doubt.", "Yes"),
+        ("No, it is not, yes?", "No"),
+        ("No there is none", "No"),
+        ("Yes\nbecause it is", "Yes"),
+        ("The answer is yes.", "Yes"),
+        ("I see none. Answer: No", "No"),
+        ("Answer is: **no**", "No"),
+        ("Yes. The answer is yes.", "Yes"),
+        ("yes; not the other", "Yes"),
+    ],
+)
+def test_a_clear_yes_or_no(reply: str, said: str) -> None:
+    assert parse_yes_no(reply) == said
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        "",
+        " ",
+        "Not sure",
+        "Nobody",
+        "no-one is there",
+        "yes/no",
+        "Yes or no",
+        "No and yes",
+        "There is no sign of it",
+        "It says yes",
+        "Yesterday",
+        "Yes. The answer is no.",
+        "The answer is yes or no",
+        "Answer: yes. Answer: no.",
+        "No's",
+        "N",
+        "True",
+        "A",
+        "Failed to obtain answer via API.",
+    ],
+)
+def test_no_clear_yes_or_no(reply: str | None) -> None:
+    assert parse_yes_no(reply) is None
