@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
+from tests.tiny_vila import tiny_vila
 
 LAYERS = 5
 """Decoder layers of every tiny model here."""
@@ -90,6 +92,15 @@ FAMILIES = [
         # All three pictures fit 2 x 2 tiles best, whose 6 rows lose the padded first and last: 9 + 4 x (6 + 1 newline).
         # A frame has 2 x 2, and a video one newline.
         {"image": [(1, 1, 37)], "mixed": [(1, 1, 37), (1, 1, 37), (1, 1, 25)], "video": [(1, 1, 25)], "text": []},
+    ),
+    Family(
+        "vila",
+        partial(tiny_vila, patches=5),
+        "<image>\n",
+        None,
+        # 5 x 5 patches are padded to 6 x 6, and 2 x 2 are a token; nothing stands between the six frames of a clip.
+        {"image": [(1, 1, 9)], "mixed": [(1, 1, 9), (1, 1, 9), (1, 1, 54)], "video": [(1, 1, 54)], "text": []},
+        planted={"attention_bias": True},
     ),
 ]
 
