@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.evidence import evidence_mask
 from harness.experiments import Experiment
-from harness.plan import Data, Plan, PlannedCell, is_image, open_settings
+from harness.plan import Data, Plan, PlannedCell, open_settings
 from harness.progress import Progress
 from harness.store import Answer, CellWriter, Index, Store, missing
 from model_wrappers.errors import SampleError, UserError
@@ -167,8 +167,8 @@ class _Pass:
         self.data = answerer.data.open(benchmark, self.plan.experiment.frames_of(name))
         self.evidence = answerer.data.evidence(benchmark)
         self.dataset: str = self.data.dataset.dataset_name
-        if is_image(benchmark):
-            model.set_dump_image(self.data.dataset.dump_image)
+        if self.data.modality == "image":
+            model.set_dump_image(self.data.dump_image)
         else:
             use_frames_of(model, self.data.dataset)
 
@@ -285,14 +285,14 @@ def use_frames_of(model: Any, dataset: Any) -> None:
 def message_for(model: Any, opened: Any, position: int) -> list[dict[str, str]]:
     """The message of one row as `infer_data` and then `model.generate` of VLMEvalKit would make it.
 
-    Of an image benchmark, the model must have been given `dump_image` of its dataset, as the kit's loop does.
+    Of an image benchmark, the model must have been given its `dump_image`, as the kit's loop does.
     Raises UserError where the row cannot be asked, such as a missing video.
     """
     dataset = opened.dataset
     name = dataset.dataset_name
     if getattr(dataset, "force_use_dataset_prompt", False) or not model.use_custom_prompt(name):
         message = opened.message(position, video_llm=model.VIDEO_LLM)
-    elif is_image(opened.name):
+    elif opened.modality == "image":
         message = model.build_prompt(opened.rows.iloc[position], dataset=name)
     else:
         message = model.build_prompt(opened.rows.iloc[position], dataset=dataset, video_llm=model.VIDEO_LLM)

@@ -83,11 +83,11 @@ class Data:
 
         Raises UserError when its data is missing or malformed.
         """
-        frames = frames or self.experiment.frames
-        key = (name, None if is_image(name) else frames)
-        if key not in self._opened:
-            from harness.benchmarks import open_benchmark
+        from harness.benchmarks import benchmark, open_benchmark
 
+        frames = frames or self.experiment.frames
+        key = (name, None if benchmark(name, self.folder).modality == "image" else frames)
+        if key not in self._opened:
             self._opened[key] = open_benchmark(name, self.folder, frames)
         return self._opened[key]
 
@@ -135,13 +135,6 @@ def open_settings(experiment: Experiment, model: str) -> dict[str, Any]:
     if experiment.max_new_tokens is not None:
         settings["max_new_tokens"] = experiment.max_new_tokens
     return settings | experiment.settings_of(model)
-
-
-def is_image(benchmark: str) -> bool:
-    """Whether a benchmark asks about images, which no number of frames changes."""
-    from harness.benchmarks import benchmark as entry
-
-    return getattr(entry(benchmark), "modality", "video") == "image"
 
 
 def _load(path: Path, experiment: Experiment) -> Plan | None:
@@ -197,18 +190,12 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
             method_part = _method_settings(row, info)
             for keep in row.keep:
                 for name in experiment.benchmarks:
-                    frames = None if is_image(name) else experiment.frames_of(model)
+                    frames = None if opened[name].modality == "image" else experiment.frames_of(model)
                     cut = {"method": method_part, "keep": keep}
                     settings = {**model_parts[model], **cut, "frames": frames, "benchmark": benchmarks[name]}
                     cells.append(PlannedCell(model, number, keep, name, settings))
     samples = {name: each.indices for name, each in opened.items()}
-    return Plan(experiment, cells, samples, {name: _clusters(each) for name, each in opened.items()})
-
-
-def _clusters(opened: Any) -> list[str]:
-    if hasattr(opened, "clusters"):
-        return list(opened.clusters)
-    return [" ".join(opened.media(i)) or str(index) for i, index in enumerate(opened.indices)]
+    return Plan(experiment, cells, samples, {name: each.clusters for name, each in opened.items()})
 
 
 def _benchmark_settings(data: Data, name: str) -> dict[str, Any]:

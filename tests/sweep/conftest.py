@@ -21,6 +21,10 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+SMALL = {"min_pixels": 3136, "max_pixels": 3136}
+"""Frames of 56 x 56 pixels: Qwen2-VL makes 2 x 2 visual tokens of each pair."""
+
+
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
     return tiny_qwen2_vl(seed=5)  # whose answers differ from video to video and from cut to cut
@@ -40,9 +44,9 @@ def write_experiment(
     checkpoint: Path,
     rows: list[dict[str, Any]] = ROWS,
     benchmarks: tuple[str, ...] = ("NExT-QA-MC", "MVBench"),
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Any] = SMALL,
 ) -> Path:
-    """An experiment file over the tiny checkpoint: frames of 56 x 56 pixels, 2 x 2 visual tokens for each pair."""
+    """An experiment file over a tiny checkpoint."""
     content = {
         "name": "small",
         "title": "Small",
@@ -51,7 +55,7 @@ def write_experiment(
             "paper": {
                 "models": [str(checkpoint)],
                 "frames": 8,
-                "model_settings": {str(checkpoint): {"min_pixels": 3136, "max_pixels": 3136, **(settings or {})}},
+                "model_settings": {str(checkpoint): settings} if settings else {},
                 "max_new_tokens": 4,
                 "rows": rows,
             }
@@ -64,9 +68,9 @@ def write_experiment(
 
 @pytest.fixture
 def experiment(tmp_path: Path, checkpoint: Path) -> Callable[..., Experiment]:
-    """Makes experiments: rows, benchmarks, settings of the model and max_samples may be given."""
+    """Makes experiments: model, its settings, rows, benchmarks and max_samples may be given."""
 
-    def make(max_samples: int | None = None, **changes: Any) -> Experiment:
-        return load(write_experiment(tmp_path, checkpoint, **changes), "paper", max_samples=max_samples)
+    def make(max_samples: int | None = None, model: Path = checkpoint, **changes: Any) -> Experiment:
+        return load(write_experiment(tmp_path, model, **changes), "paper", max_samples=max_samples)
 
     return make

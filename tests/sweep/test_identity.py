@@ -93,6 +93,32 @@ def test_a_folder_is_its_names_and_bytes_a_stamp_its_times(tmp_path: Path) -> No
     assert identity.folder_digest(a) != identity.folder_digest(b)
 
 
+def test_a_checkpoint_is_all_its_parts_but_its_compressors(tmp_path: Path) -> None:
+    for name in ("config.json", "llm/model.safetensors", "compressor-video/model.safetensors", ".cache/x", "a/.b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    seen = {identity.checkpoint_digest(tmp_path)}
+    for name in ("compressor-video/model.safetensors", ".cache/x", "a/.b"):
+        (tmp_path / name).write_text("2")
+        seen.add(identity.checkpoint_digest(tmp_path))
+    assert len(seen) == 1
+    for name in ("config.json", "llm/model.safetensors", "compressor-notes.md"):
+        (tmp_path / name).write_text("2")
+        seen.add(identity.checkpoint_digest(tmp_path))
+    assert len(seen) == 4
+
+
+def test_a_stamp_can_leave_out_what_follows_from_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "LMUData").mkdir()
+    (tmp_path / "LMUData" / "a.tsv").write_text("1")
+    seen = {identity.folder_stamp(tmp_path, leave_out=("LMUData/images",))}
+    for name in ("LMUData/images", "images"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_text("1")
+        seen.add(identity.folder_stamp(tmp_path, leave_out=("LMUData/images",)))
+        assert len(seen) == (1 if name.startswith("LMU") else 2)
+
+
 def test_the_version_is_the_one_of_the_distribution() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert identity.retain_version() == project["version"]

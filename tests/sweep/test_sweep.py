@@ -1,4 +1,4 @@
-"""The sweep: the same answers as VLMEvalKit's own loop, nothing asked twice, one bad sample fails alone."""
+"""The sweep: nothing asked twice, one bad sample fails alone, what was kept is recorded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from harness import plan as plans
 from harness import sweep
 from harness.experiments import Experiment
-from harness.models import open_model
-from harness.plan import Data, open_settings
+from harness.plan import Data
 from harness.progress import Progress
 from harness.store import Index, Store
-from harness.vlmevalkit import kit
 from model_wrappers.errors import UserError
-from model_wrappers.registry import method
 from tests.benchmarks import layouts
 
 Make = Callable[..., Experiment]
@@ -44,35 +40,6 @@ def given(result: sweep.SweepResult, store: Path) -> Given:
 
 def lines(store: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(store.glob("cells/*/predictions.jsonl"))}
-
-
-def test_answers_equal_those_of_the_kits_own_loop(experiment: Make, videos: Path, tmp_path: Path) -> None:
-    chosen = experiment()
-    result = run(chosen, videos, tmp_path / "runs")
-    ours = given(result, tmp_path / "runs")
-    assert len(ours) == 12 and all(len(answers) == 4 for answers in ours.values())
-    job = kit("vlmeval.inference_video").infer_data_job_video
-    load_file = kit("vlmeval.smp").load
-    data = Data(chosen, videos)
-    for row in chosen.rows:
-        for keep in row.keep:
-            model = open_model(
-                chosen.models[0],
-                method=method(row.method, **row.fields),
-                keep=keep,
-                **open_settings(chosen, chosen.models[0]),
-            )
-            for name in chosen.benchmarks:
-                work = tmp_path / f"kit-{row.method}-{keep}-{name}"
-                work.mkdir()
-                dataset = data.open(name).dataset
-                job(model, str(work), "tiny", dataset, result_file=str(work / "out.pkl"))
-                table = load_file(str(work / "out.pkl"))
-                theirs = dict(zip(table["index"], table["prediction"], strict=True))
-                assert ours[row.method, keep, name] == theirs, (row.method, keep, name)
-            model.close()
-    everything = {text for answers in ours.values() for text in answers.values()}
-    assert len(everything) > 4, "a model that always says the same would prove nothing"
 
 
 def test_what_was_kept_is_recorded_with_each_answer(experiment: Make, videos: Path, tmp_path: Path) -> None:
@@ -231,27 +198,3 @@ def test_a_method_that_cannot_run_on_the_model_stops_before_any_answer(
     with pytest.raises(UserError, match="layer=9, but the model has 6 layers"):
         run(experiment(rows=rows), videos, tmp_path)
     assert lines(tmp_path) == {}
-
-
-def test_a_plan_is_kept_until_something_it_depends_on_changes(
-    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = tmp_path / "data"
-    layouts.next_qa(data)
-    store = Store(tmp_path / "runs")
-    chosen = experiment(benchmarks=("NExT-QA-MC",))
-    first = plans.make(chosen, Data(chosen, data), store)
-    made = []
-    resolve = plans._resolve
-    monkeypatch.setattr(plans, "_resolve", lambda *given: made.append(given) or resolve(*given))
-    assert plans.make(chosen, Data(chosen, data), store) == first
-    limited = experiment(benchmarks=("NExT-QA-MC",), max_samples=1)
-    assert plans.make(limited, Data(limited, data), store).samples == {"NExT-QA-MC": first.samples["NExT-QA-MC"][:1]}
-    assert made == []
-    csv = data / "NExT-QA" / "test.csv"
-    csv.write_text(csv.read_text().replace("block 0", "brick 0"))
-    second = plans.make(chosen, Data(chosen, data), store)
-    assert len(made) == 1
-    assert not {cell.settings["benchmark"]["data"] for cell in first.cells} & {
-        cell.settings["benchmark"]["data"] for cell in second.cells
-    }

@@ -1,0 +1,94 @@
+"""What a plan holds, what changes it, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import plan as plans
+from harness import sweep
+from harness.experiments import Experiment, load
+from harness.plan import Data, open_settings
+from harness.store import Store
+from tests.benchmarks import layouts
+from tests.sweep.conftest import SMALL, write_experiment
+from tests.tiny_vila import tiny_vila
+
+Make = Callable[..., Experiment]
+
+
+def test_samples_know_what_they_share(experiment: Make, tmp_path: Path) -> None:
+    layouts.next_qa(tmp_path)  # questions 0 and 2 are about one video, 1 and 3 about another
+    layouts.mme(tmp_path, layouts.mme_pair(3) + layouts.mme_pair(4))
+    for limit in (None, 3):
+        chosen = experiment(benchmarks=("NExT-QA-MC", "MME"), max_samples=limit)
+        found = plans.make(chosen, Data(chosen, tmp_path), Store(tmp_path / "runs"))
+        for name, repeats in (("NExT-QA-MC", [0, 1, 0, 1]), ("MME", [0, 0, 1, 1])):
+            names = found.clusters[name]
+            assert [names.index(each) for each in names] == [repeats.index(each) for each in repeats[:limit]]
+            assert len(names) == len(found.samples[name])
+
+
+def test_a_model_has_its_own_frames_and_settings(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
+    layouts.mme(tmp_path, layouts.mme_pair(3))
+    layouts.next_qa(tmp_path)
+    rows = [{"method": "vanilla"}]
+    names = ("NExT-QA-MC", "MME")
+    settings = {**SMALL, "frames": 4, "repetition_penalty": 1.5}
+    chosen = load(write_experiment(tmp_path, checkpoint, rows, names, settings), "paper")
+    data, store = Data(chosen, tmp_path), Store(tmp_path / "runs")
+    video, image = plans.make(chosen, data, store).cells
+    assert (chosen.frames, video.settings["frames"], image.settings["frames"]) == (8, 4, None)
+    assert open_settings(chosen, str(checkpoint)) == {
+        "dtype": "auto",
+        "attn_implementation": "sdpa",
+        "max_new_tokens": 4,
+        "repetition_penalty": 1.5,
+        **SMALL,
+    }
+    assert video.settings["generation"]["repetition_penalty"] == 1.5
+    assert data.open("NExT-QA-MC").dataset.nframe == 8 and data.open("NExT-QA-MC", 4).dataset.nframe == 4
+    assert data.open("MME") is data.open("MME", 4), "images have no frames"
+    assert sweep.run(chosen, store, data=data).failures == []
+    (kept,) = {answer.visual for answer in store.cell(video.settings).read().values()}
+    assert kept == 8, "2 pairs of frames of 2 x 2 tokens"
+
+
+def test_frames_that_the_kit_decodes_make_no_new_plan(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    layouts.next_qa(data)
+    rows = [{"method": "vanilla"}]
+    chosen = experiment(model=tiny_vila(), settings={}, rows=rows, benchmarks=("NExT-QA-MC",))
+    store = Store(tmp_path / "runs")
+    first = sweep.run(chosen, store, data=Data(chosen, data))
+    assert first.answered == 4 and list(data.rglob("*.jpg"))
+    monkeypatch.setattr(plans, "_resolve", lambda *_: pytest.fail("planned anew"))
+    assert plans.make(chosen, Data(chosen, data), store) == first.plan
+
+
+def test_a_plan_is_kept_until_something_it_depends_on_changes(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    layouts.next_qa(data)
+    store = Store(tmp_path / "runs")
+    chosen = experiment(benchmarks=("NExT-QA-MC",))
+    first = plans.make(chosen, Data(chosen, data), store)
+    made = []
+    resolve = plans._resolve
+    monkeypatch.setattr(plans, "_resolve", lambda *given: made.append(given) or resolve(*given))
+    assert plans.make(chosen, Data(chosen, data), store) == first
+    limited = experiment(benchmarks=("NExT-QA-MC",), max_samples=1)
+    assert plans.make(limited, Data(limited, data), store).samples == {"NExT-QA-MC": first.samples["NExT-QA-MC"][:1]}
+    assert made == []
+    csv = data / "NExT-QA" / "test.csv"
+    csv.write_text(csv.read_text().replace("block 0", "brick 0"))
+    second = plans.make(chosen, Data(chosen, data), store)
+    assert len(made) == 1
+    assert not {cell.settings["benchmark"]["data"] for cell in first.cells} & {
+        cell.settings["benchmark"]["data"] for cell in second.cells
+    }
