@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import results
 from harness.experiments import Experiment
 from harness.plan import Data, Plan, make
+from harness.significance import Measured
 from harness.store import Answer, Store
 from tests.benchmarks import layouts
 
@@ -78,7 +80,12 @@ def test_a_table_says_how_sure_it_is(made: Made, tmp_path: Path) -> None:
 def test_intervals_are_kept_and_made_anew_when_an_answer_changes(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     real = results.significance
-    monkeypatch.setattr(results, "significance", lambda *given: measured.append(1) or real(*given))
+
+    def counted(*given: Any) -> Measured:
+        measured.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(results, "significance", counted)
     first = results.collect(*made)
     assert results.collect(*made).table == first.table
     assert len(measured) == 1
