@@ -7,7 +7,6 @@ their order. It takes no videos: VLMEvalKit gives it the frames as images.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +139,6 @@ class VILA(FamilyModel, KitVILA):
         return torch.cat((times, self._places.repeat(n_images, 1)), dim=1)
 
 
-@cache
 def _media(dataset: str | None) -> Literal["image", "video"]:
     return "video" if dataset is not None and DATASET_MODALITY(dataset) == "VIDEO" else "image"
 

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipImageProces
 
 from model_wrappers.errors import UserError
 from model_wrappers.vila.config import VilaConfig
-from model_wrappers.vila.layout import LLM, PROJECTOR, TOWER, check_vila_folder, read_configs
+from model_wrappers.vila.layout import LLM, PROJECTOR, TOWER, WEIGHTS, check_vila_folder, read_configs
 from model_wrappers.vila.model import VilaForConditionalGeneration
 from model_wrappers.vila.processor import VilaProcessor
 from model_wrappers.vila.templates import TEMPLATES
@@ -103,9 +103,9 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 def _part(folder: Path) -> dict[str, Tensor]:
     """The tensors of one part, from one file or from its shards; read from disk when they are used."""
-    if (folder / "model.safetensors").exists():
-        return load_file(folder / "model.safetensors")
-    index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
+    if (folder / WEIGHTS).exists():
+        return load_file(folder / WEIGHTS)
+    index = json.loads((folder / f"{WEIGHTS}.index.json").read_text("utf-8"))
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(index["weight_map"].values())):
         tensors.update(load_file(folder / shard))

@@ -18,6 +18,8 @@ from model_wrappers.errors import UserError
 from model_wrappers.families.checkpoint import _check_weights, _json
 
 LLM, TOWER, PROJECTOR = PARTS = ("llm", "vision_tower", "mm_projector")
+WEIGHTS = "model.safetensors"
+"""A part's weights, where they are in one file; where in several, `.index.json` behind it names them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def check_vila_folder(folder: Path) -> None:
     read_configs(folder)
     for part in PARTS:
         _check_weights(folder / part)
+        if not any((folder / part / name).exists() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
+            raise UserError(f"Checkpoint folder {folder / part} has its weights in another format than safetensors.")
     if not (folder / LLM / "tokenizer.json").exists():
         raise UserError(f"Checkpoint folder {folder / LLM} has no tokenizer.json.")
     _json(folder / LLM, "tokenizer.json")

@@ -133,6 +133,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         "model-00002-of-00003.safetensors has .* bytes where its header promises .*: it is not whole",
     ),
     "no weights": (lambda hub: (hub / "vision_tower" / "model.safetensors").unlink(), "vision_tower has no weights"),
+    "format": (
+        lambda hub: (hub / "mm_projector" / "model.safetensors").rename(hub / "mm_projector" / "pytorch_model.bin"),
+        "mm_projector has its weights in another format than safetensors",
+    ),
     "projector": (lambda hub: edit(hub / "mm_projector" / "config.json", mm_projector_type="linear"), "'linear'; only"),
     "decoder": (lambda hub: edit(hub / "llm" / "config.json", model_type="qwen2"), "'qwen2'; only 'llama'"),
     "scales": (lambda hub: edit(hub / "config.json", s2=True), "has s2 True; only False is supported"),

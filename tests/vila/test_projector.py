@@ -43,6 +43,17 @@ def test_features_are_those_of_the_parts(patches: int, order: str) -> None:
         torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_projector_on_features_of_any_size(scale: float) -> None:
+    """Small ones show LayerNorm's epsilon, which is 1e-5."""
+    folder = tiny_vila(layout="hub", patches=7)
+    patches = scale * torch.randn(2, 49, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = load_hub_layout(folder).model.multi_modal_projector(patches)
+    for one, image in zip(ours, patches, strict=True):
+        torch.testing.assert_close(one, reference.project(folder, image, "column"), rtol=1e-4, atol=1e-5)
+
+
 def test_the_layer_is_the_configs() -> None:
     """-1 is what the last layer gives, without the norm behind it; -2 is not the same."""
     model = load_hub_layout(tiny_vila(layout="hub"))
@@ -76,3 +87,8 @@ def test_places_are_those_of_the_patches_in_a_token(size: int, patch: int, order
         rows, columns = [n // side for n in inside], [n % side for n in inside]
         expected = [min(rows), max(rows) + 1, min(columns), max(columns) + 1]
         torch.testing.assert_close(place, torch.tensor(expected) * patch / size)
+
+
+def test_the_published_size_gives_196_tokens() -> None:
+    config = VilaConfig(vision_config={"image_size": 384, "patch_size": 14})
+    assert (config.n_patches, config.n_cells, config.n_image_tokens) == (27, 14, 196)
