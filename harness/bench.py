@@ -1,10 +1,10 @@
 """`make bench`: how fast this machine answers, as ratios and shares that hold beyond it.
 
 Four questions, each measured in one run on one machine:
-- the sweep against VLMEvalKit's own loop (`infer_data_job_video`), run once a cell with the same wrapper on the same
-  samples, the two taking turns benchmark by benchmark; and whether they gave the same answers;
+- the sweep (one process) against VLMEvalKit's own loop (`infer_data_job_video`, `infer_data_job`), run once a cell with
+  the same wrapper on the same samples, the two taking turns benchmark by benchmark; and whether they answer alike;
 - the whole grid of an experiment, from an empty store;
-- the harness's share of that time: what is neither decoding nor the model;
+- the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
 - how long the command and the library take to start.
 
 Both sides of the comparison are timed without importing, opening models or opening benchmarks; VLMEvalKit's user pays
@@ -35,7 +35,7 @@ from harness.plan import Data
 from harness.render import pipe_table
 from harness.store import Store, write_atomically
 
-SAMPLES = 20
+SAMPLES = 10
 STARTS = 5
 # The kit's loop hands over messages only; these rows need to know what a question is about.
 NEEDS_EVIDENCE = ("oracle", "anti-oracle")
@@ -58,24 +58,30 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole experiment from an empty store. Seconds: planning, answering (`wall`, of it `decode` waiting for decoded
-    samples, `encode` the vision encoder, `answer` the methods and the LLM), scoring; `again`, all of it a second time.
+    """A whole experiment, all its models, from an empty store, by `workers` processes.
+
+    Seconds: planning, answering (`wall`), scoring; `again`, all of it a second time. Shares (0 to 1) of the time that
+    the processes answered: `decode` waiting for decoded samples, `encode` the vision encoder, `answer` the methods and
+    the LLM, `overhead` the rest. `peak_memory`: the most bytes that one process held.
     """
 
+    models: int
     answers: int
     failures: int
+    workers: int
+    peak_memory: int
     plan: float
     wall: float
+    score: float
+    again: float
     decode: float
     encode: float
     answer: float
-    score: float
-    again: float
     overhead: float
 
     @property
     def seconds(self) -> float:
-        """From the plan to the table; imports and opening the model left out."""
+        """From the plan to the table: what a user waits, but for starting Python."""
         return self.plan + self.wall + self.score
 
 
@@ -105,7 +111,7 @@ def compare(experiment: Experiment, data: Path, samples: int) -> Comparison:
     return found
 
 
-def grid(experiment: Experiment, data: Path) -> Grid:
+def grid(experiment: Experiment, data: Path, workers: int | None = None) -> Grid:
     """Times a whole experiment from an empty store to its table, and the same command a second time."""
     from harness import results, sweep
 
@@ -116,7 +122,7 @@ def grid(experiment: Experiment, data: Path) -> Grid:
         opened = Data(experiment, data)
         plan = plans.make(experiment, opened, store)
         planned = clock()
-        run = sweep.run(experiment, store, data=opened, plan=plan)
+        run = sweep.run(experiment, store, data=opened, plan=plan, workers=workers)
         answered = clock()
         results.collect(plan, opened, store)
         scored = clock()
@@ -127,15 +133,18 @@ def grid(experiment: Experiment, data: Path) -> Grid:
         again = clock() - scored
     timing = run.timing
     return Grid(
+        models=len(experiment.models),
         answers=run.answered,
         failures=len(run.failures),
+        workers=len(run.peaks),
+        peak_memory=max(run.peaks),
         plan=planned - start,
-        wall=timing.wall,
-        decode=timing.decode,
-        encode=timing.encode,
-        answer=timing.answer,
+        wall=run.seconds,
         score=scored - answered,
         again=again,
+        decode=timing.decode / timing.wall,
+        encode=timing.encode / timing.wall,
+        answer=timing.answer / timing.wall,
         overhead=timing.overhead,
     )
 
@@ -179,13 +188,15 @@ def report(comparison: Comparison, whole: Grid, started: dict[str, float]) -> st
         ["  the loop", f"{comparison.loop_seconds:.1f} s"],
         ["  equal answers", f"{comparison.equal} of {comparison.answers}"],
         ["whole grid, from an empty store to the table", f"{whole.seconds:.1f} s"],
+        ["  models, processes", f"{whole.models}, {whole.workers}"],
+        ["  most memory of a process", f"{whole.peak_memory / 2**30:.2f} GiB"],
         ["  answers", f"{whole.answers} ({whole.answers / whole.wall:.1f}/s, {whole.failures} failed)"],
         ["  planning, scoring", f"{whole.plan:.1f} s, {whole.score:.1f} s"],
         ["  the same again, everything answered", f"{whole.again:.2f} s"],
         ["share of the answering time: harness", f"{100 * whole.overhead:.2f}%"],
-        ["  waiting for decoded samples", f"{100 * whole.decode / whole.wall:.1f}%"],
-        ["  vision encoder", f"{100 * whole.encode / whole.wall:.1f}%"],
-        ["  methods and LLM", f"{100 * whole.answer / whole.wall:.1f}%"],
+        ["  waiting for decoded samples", f"{100 * whole.decode:.1f}%"],
+        ["  vision encoder", f"{100 * whole.encode:.1f}%"],
+        ["  methods and LLM", f"{100 * whole.answer:.1f}%"],
         *([f"start of `{name}`", f"{seconds:.2f} s"] for name, seconds in started.items()),
     ]
     return pipe_table(["measured", "value"], lines, [False, True])
@@ -197,8 +208,9 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser.add_argument("--experiment", default="table3", help="name or path of the experiment (default: table3)")
     parser.add_argument("--profile", default="micro", help="its profile (default: micro)")
     parser.add_argument("--data", type=Path, help="folder of the benchmarks' data (micro: made under results/data)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples compared of each benchmark (default: 20)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples compared of each benchmark (default: 10)")
     parser.add_argument("--limit", type=int, help="samples a benchmark in the whole grid (default: all)")
+    parser.add_argument("--workers", type=int, help="processes that answer the whole grid (default: as `retain run`)")
     parser.add_argument("--out", type=Path, default=Path("results/micro/bench.json"), help="where the numbers go")
     chosen = parser.parse_args(arguments)
     experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit)
@@ -208,7 +220,7 @@ def main(arguments: Sequence[str] = ()) -> int:
 
         data = ensure(Path("results/data"))
     comparison = compare(experiment, data, chosen.samples)
-    whole = grid(experiment, data)
+    whole = grid(experiment, data, chosen.workers)
     started = starts()
     content = {
         "machine": machine(),
@@ -230,7 +242,7 @@ def _sweep(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dic
 
     opened, store = Data(experiment, data), Store(folder)
     plan = plans.make(experiment, opened, store)
-    result = sweep.run(experiment, store, data=opened, plan=plan)
+    result = sweep.run(experiment, store, data=opened, plan=plan, workers=1)
     answers = {
         (cell.model, cell.row, cell.keep, cell.benchmark, str(index)): answer.prediction
         for cell in plan.cells
@@ -246,7 +258,10 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict
     from harness.vlmevalkit import data_root, kit, quiet
     from model_wrappers.registry import method
 
-    infer = kit("vlmeval.inference_video").infer_data_job_video
+    jobs = {
+        "video": kit("vlmeval.inference_video").infer_data_job_video,
+        "image": kit("vlmeval.inference").infer_data_job,
+    }
     seconds, answers = 0.0, dict[Any, str | None]()
     for name in experiment.models:
         model = open_model(name, **plans.open_settings(experiment, name))
@@ -262,7 +277,7 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict
                     work.mkdir(parents=True)
                     with data_root(data), quiet():
                         start = time.perf_counter()
-                        infer(model, work_dir=str(work), model_name="cell", dataset=opened.dataset)
+                        jobs[opened.modality](model, work_dir=str(work), model_name="cell", dataset=opened.dataset)
                         seconds += time.perf_counter() - start
                     done = opened.dataset.data
                     for index, text in zip(done["index"], done["prediction"], strict=True):

@@ -72,7 +72,9 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
     assert found["comparison"]["equal"] == found["comparison"]["answers"] == 6
     assert found["grid"]["answers"] == 12 and found["grid"]["failures"] == 0
     parts = found["grid"]["decode"] + found["grid"]["encode"] + found["grid"]["answer"]
-    assert found["grid"]["overhead"] == pytest.approx(1 - parts / found["grid"]["wall"], abs=1e-3)
+    assert found["grid"]["overhead"] == pytest.approx(1 - parts, abs=1e-3)
+    assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
+    assert 2**28 < found["grid"]["peak_memory"] < 3 * 2**30
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
     assert set(found["start_seconds"]) == {"python", "retain --help", "import model_wrappers"}
@@ -81,7 +83,7 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
 
 
 def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
-    whole = bench.Grid(100, 0, 1.0, 10.0, 1.0, 2.0, 6.5, 0.5, 0.1, 0.05)
+    whole = bench.Grid(3, 100, 0, 2, 3 << 29, 1.0, 10.0, 0.5, 0.1, 0.1, 0.2, 0.65, 0.05)
     text = bench.report(bench.Comparison(2.0, 7.0, 50, 49), whole, {"python": 0.02})
     said = {
         parts[1].strip(): parts[2].strip()
@@ -93,3 +95,4 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     assert said["whole grid, from an empty store to the table"] == "11.5 s"
     assert said["share of the answering time: harness"] == "5.00%"
     assert said["methods and LLM"] == "65.0%"
+    assert (said["models, processes"], said["most memory of a process"]) == ("3, 2", "1.50 GiB")
