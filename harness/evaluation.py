@@ -98,7 +98,7 @@ def evaluate(
             else:  # the kit's video classes take no pickle
                 path = Path(folder) / "answers.tsv"
                 table.to_csv(path, sep="\t", index=False)
-            with evaluation():
+            with evaluation(type(benchmark.dataset)):
                 return (dataset or benchmark.dataset).evaluate(str(path), **judge)
     except OSError as error:
         where = error.filename or workdir or tempfile.gettempdir()

@@ -117,7 +117,7 @@ def _evaluate_as_it_is(benchmark: OpenBenchmark, lines: list[Line], workdir: Wor
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="retain-", dir=workdir))
         path = str(Path(folder) / "answers.xlsx")
         table.to_excel(path, index=False, engine="xlsxwriter")
-        stack.enter_context(evaluation(PRED_FORMAT="xlsx"))
+        stack.enter_context(evaluation(type(benchmark.dataset), PRED_FORMAT="xlsx"))
         load = kit("vlmeval.smp").load
 
         def load_whole(file: str, *rest: Any) -> Any:

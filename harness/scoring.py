@@ -11,7 +11,7 @@ What the kit gets wrong, and what is done here:
 - It counts what a judge failed to say as 0. So judges are asked here (`harness.judge`), and a verdict that is missing
   makes the score incomplete.
 - Its MME fails on a picture with one question of its two, and reads any `no` in a reply as No; its MMVet fails without
-  a question for each capability; its MCQ report fails on, or drops, a category `None`. So these get what they can count.
+  a question for each capability; its MCQ report fails on or drops a category `None`. They get what they can count.
 - It swallows errors. So it is called directly, and its numbers are compared with those of the samples.
 """
 

@@ -157,10 +157,33 @@ def register_datasets() -> None:
 
 
 @contextlib.contextmanager
-def evaluation(**formats: str) -> Iterator[None]:
-    """The surroundings in which the kit's `evaluate` runs: intermediate files in fixed formats, and silence."""
-    with _environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", **formats}), quiet():
+def evaluation(cls: type, **formats: str) -> Iterator[None]:
+    """The surroundings in which the `evaluate` of dataset class `cls` runs: files in fixed formats, and silence.
+
+    The kit writes all results so far after each sample (time that grows with the square of their number); here once.
+    """
+    with contextlib.ExitStack() as stack:
+        for module in [*kit_modules(cls), kit("vlmeval.dataset.utils.multiple_choice")]:
+            if hasattr(module, "track_progress_rich"):
+                stack.enter_context(patched(module, "track_progress_rich", _one_by_one))
+        stack.enter_context(_environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", **formats}))
+        stack.enter_context(quiet())
         yield
+
+
+def _one_by_one(
+    func: Callable[..., Any], tasks: Any, *_: Any, save: str | None = None, keys: Any = None, **__: Any
+) -> list[Any]:
+    """The kit's `track_progress_rich` in one thread: `func` of each task, kept under `keys` in the file `save`."""
+    results = []
+    for task in tasks:
+        arguments = task if isinstance(task, tuple | list | dict) else (task,)
+        results.append(func(**arguments) if isinstance(arguments, dict) else func(*arguments))
+    if save is not None:
+        smp = kit("vlmeval.smp")
+        known = smp.load(save) if Path(save).exists() else {}
+        smp.dump({**known, **dict(zip(keys if keys is not None else [], results, strict=False))}, save)
+    return results
 
 
 @contextlib.contextmanager

@@ -205,3 +205,15 @@ def test_opened_again_gives_the_same_score(tmp_path: Path) -> None:
     assert score(open_benchmark("MME", tmp_path, 8), replies) == score(benchmark, replies)
     with quiet():
         assert kit("vlmeval.dataset").DATASET_TYPE("MME") == "Y/N"
+
+
+def test_the_kit_writes_its_results_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = opened("MMStar", tmp_path, [layouts.choice_row(i, "B") for i in range(30)])
+    written: list[str] = []
+    tools = kit("vlmeval.utils.mp_util")
+    dump = tools.dump
+    monkeypatch.setattr(tools, "dump", lambda found, path: (written.append(path), dump(found, path)))
+    raw(benchmark, dict.fromkeys(range(30), "B"), tmp_path, model="exact_matching")
+    assert len(written) > 30  # all results so far, after each sample
+    written.clear()
+    assert score(benchmark, dict.fromkeys(range(30), "B")).headline == 100.0 and written == []
