@@ -142,7 +142,7 @@ def _score(benchmark: Benchmark) -> Column:
 
 
 def _fields(entry: Entry) -> str:
-    return " ".join(f"{name}={value}" for name, value in entry.fields.items())
+    return " ".join(f"{name}={value}" for name, value in entry.fields.items() if value is not None)
 
 
 def _versions(entry: Entry) -> str:

@@ -27,7 +27,8 @@ def notes(entries: Sequence[Entry], scored: Mapping[str, str], *, micro: bool) -
     absent = sorted({entry.model for entry in entries if entry.parameters is None})
     if absent:
         found.append(f"No parameters and TFLOPs of {', '.join(absent)}: the checkpoint is not on this machine.")
-    unknown = sorted({entry.label for entry in entries if entry.tflops is None and entry.model not in absent})
+    counted = [entry for entry in entries if entry.equivalent_tokens is not None and entry.model not in absent]
+    unknown = sorted({entry.label for entry in counted if entry.tflops is None})
     if unknown:
         found.append(f"No TFLOPs of {', '.join(unknown)}: that convention does not say what choosing costs there.")
     if not all(entry.complete for entry in entries):

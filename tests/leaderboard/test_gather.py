@@ -193,6 +193,17 @@ def test_a_failed_sample_is_counted_and_its_cell_has_no_score(experiment: Make, 
     assert any("incomplete (n of N)" in note for note in board.notes)
 
 
+def test_what_nobody_answered_yet_stands_there_without_numbers(experiment: Make, store: Store, videos: Path) -> None:
+    chosen = experiment("one", [VANILLA, FASTV], ["NExT-QA-MC"])
+    data = Data(chosen, videos)
+    made = plan.make(chosen, data, store)
+    board = board_of(store, (made, results.collect(made, data, store), data))
+    assert [(entry.budget, entry.tflops, entry.date, entry.failures) for entry in board.entries] == [
+        (None,) * 3 + (0,)
+    ] * 2
+    assert not any("No TFLOPs" in note for note in board.notes)
+
+
 def test_relevance_has_no_tflops_and_that_is_said(experiment: Make, store: Store, videos: Path) -> None:
     rows = [VANILLA, {"method": "relevance", "keep": 0.5}, {"method": "uniform", "keep": 0.5}]
     board = board_of(store, answered(experiment("one", rows, ["NExT-QA-MC"]), store, videos))

@@ -15,7 +15,7 @@ from model_wrappers.errors import UserError
 from tests.project.repository import ROOT
 
 QWEN = "micro-qwen2-vl"
-GOOD = {
+GOOD: dict[str, Any] = {
     "name": "mine",
     "title": "Mine",
     "benchmarks": ["MVBench", "Video-MME", "MMBench-Video"],
@@ -95,6 +95,20 @@ def without_benchmarks(folder: Path, **more: object) -> Path:
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump({**{key: value for key, value in GOOD.items() if key != "benchmarks"}, **more}))
     return path
+
+
+def test_benchmarks_of_the_kit_and_of_ones_own(tmp_path: Path) -> None:
+    """By the name that VLMEvalKit registers, or that of a TSV in the data folder; in profiles over real data."""
+    content = {**GOOD, "benchmarks": ["HallusionBench", "Mine"], "profiles": {"paper": GOOD["profiles"]["paper"]}}
+    content = yaml.safe_load(yaml.safe_dump(content))
+    del content["profiles"]["paper"]["judges"]
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="mine.yaml: benchmarks: there is no benchmark 'Mine'"):
+        load(path, "paper")
+    (tmp_path / "LMUData").mkdir()
+    (tmp_path / "LMUData/Mine.tsv").write_text("index\timage\tquestion\tanswer\tA\tB\n")
+    assert load(path, "paper", data=tmp_path).benchmarks == ["HallusionBench", "Mine"]
 
 
 def test_a_model_may_have_settings_of_its_own(tmp_path: Path) -> None:
