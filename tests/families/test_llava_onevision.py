@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,6 +202,26 @@ def test_decoding_in_threads_gives_the_same(messages: Messages, ours: LLaVAOneVi
         results = [(kind, job.result().inputs) for kind, job in jobs]
     for kind, inputs in results:
         assert all(torch.equal(inputs[name], value) for name, value in alone[kind].items())
+
+
+def test_the_published_layout_is_read(tmp_path: Path, messages: Messages, ours: LLaVAOneVision) -> None:
+    """A preprocessor file each for images and videos, the chat template as JSON, weights in shards."""
+    folder = tiny_llava_onevision(tmp_path)
+    processor = json.loads((folder / "processor_config.json").read_text())
+    for part, name in (("image_processor", "preprocessor"), ("video_processor", "video_preprocessor")):
+        (folder / f"{name}_config.json").write_text(json.dumps(processor.pop(part)))
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="200KB")
+    read = LLaVAOneVision(folder, device="cpu", nframe=4, max_new_tokens=STEPS)
+    for kind in ("image", "video"):
+        inputs = read.decode(messages[kind]).inputs
+        assert all(torch.equal(inputs[name], value) for name, value in ours.decode(messages[kind]).inputs.items())
+        assert read.generate_inner(messages[kind]) == ours.generate_inner(messages[kind])
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
