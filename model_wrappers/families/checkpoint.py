@@ -23,7 +23,7 @@ def check_checkpoint(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UserError(f"No checkpoint folder {folder}.")
-    config = _json(folder, "config.json")
+    config = read_json(folder, "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{folder / 'config.json'} does not name a model_type.")
     if config["model_type"] == "llava_llama":
@@ -31,18 +31,19 @@ def check_checkpoint(folder: Path) -> str:
 
         check_vila_folder(folder)
         return config["model_type"]
-    _check_weights(folder)
+    check_weights(folder)
     if not (folder / "tokenizer.json").exists() and not _all_exist(folder, "vocab.json", "merges.txt"):
         raise UserError(f"Checkpoint folder {folder} has no tokenizer.json.")
-    processor = _json(folder, "processor_config.json") if (folder / "processor_config.json").exists() else {}
+    processor = read_json(folder, "processor_config.json") if (folder / "processor_config.json").exists() else {}
     if "image_processor" not in processor:  # where transformers 5 writes it; before, a file of its own
-        _json(folder, "preprocessor_config.json")
+        read_json(folder, "preprocessor_config.json")
     if not _has_chat_template(folder, processor):
         raise UserError(f"Checkpoint folder {folder} has no chat template (chat_template.jinja or chat_template.json).")
     return config["model_type"]
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a checkpoint folder. Raises UserError where it is missing, or no object."""
     path = folder / name
     if not path.exists():
         raise UserError(f"Checkpoint folder {folder} has no {name}.")
@@ -59,14 +60,15 @@ def _all_exist(folder: Path, *names: str) -> bool:
     return all((folder / name).exists() for name in names)
 
 
-def _check_weights(folder: Path) -> None:
+def check_weights(folder: Path) -> None:
+    """Raises UserError unless a folder holds weights, in one file or in shards, all there and whole."""
     for single in ("model.safetensors", "pytorch_model.bin"):
         if (folder / single).exists():
             _check_weight_file(folder / single)
             return
         index = f"{single}.index.json"
         if (folder / index).exists():
-            for shard in sorted(set(_json(folder, index).get("weight_map", {}).values())):
+            for shard in sorted(set(read_json(folder, index).get("weight_map", {}).values())):
                 if not (folder / shard).exists():
                     raise UserError(f"Checkpoint folder {folder} has no {shard}, which its {index} names.")
                 _check_weight_file(folder / shard)

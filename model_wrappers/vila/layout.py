@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model_wrappers.errors import UserError
-from model_wrappers.families.checkpoint import _check_weights, _json
+from model_wrappers.families.checkpoint import check_weights, read_json
 
 LLM, TOWER, PROJECTOR = PARTS = ("llm", "vision_tower", "mm_projector")
 WEIGHTS = "model.safetensors"
@@ -58,7 +58,7 @@ def read_configs(folder: Path) -> HubConfigs:
     Raises:
         UserError: one is missing, is not JSON, or asks for what this implementation does not have.
     """
-    configs = HubConfigs(_json(folder, "config.json"), *(_json(folder / part, "config.json") for part in PARTS))
+    configs = HubConfigs(read_json(folder, "config.json"), *(read_json(folder / part, "config.json") for part in PARTS))
     paths = {"root": folder, "llm": folder / LLM, "tower": folder / TOWER, "projector": folder / PROJECTOR}
     for part, key, allowed in _ONLY:
         value = getattr(configs, part).get(key)
@@ -79,10 +79,10 @@ def check_vila_folder(folder: Path) -> None:
             raise UserError(f"Checkpoint folder {folder} has no folder {part}/, where VILA keeps a part of the model.")
     read_configs(folder)
     for part in PARTS:
-        _check_weights(folder / part)
+        check_weights(folder / part)
         if not any((folder / part / name).exists() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
             raise UserError(f"Checkpoint folder {folder / part} has its weights in another format than safetensors.")
     if not (folder / LLM / "tokenizer.json").exists():
         raise UserError(f"Checkpoint folder {folder / LLM} has no tokenizer.json.")
-    _json(folder / LLM, "tokenizer.json")
-    _json(folder / TOWER, "preprocessor_config.json")
+    read_json(folder / LLM, "tokenizer.json")
+    read_json(folder / TOWER, "preprocessor_config.json")
