@@ -123,14 +123,16 @@ def _scores(cells: Sequence[Cell | None]) -> list[tuple[Floats, int] | None]:
             by_design.setdefault((cell.samples, first.clusters, first.strata, first.scale), []).append(place)
     found: list[tuple[Floats, int] | None] = [None] * len(cells)
     for places in by_design.values():
-        runs = [(place, run) for place in places for run in cells[place].runs]  # type: ignore[union-attr]
-        resampled = _resample([run for _, run in runs])
+        runs = [cells[place].runs for place in places]  # type: ignore[union-attr]
+        resampled = _resample([run for own in runs for run in own])
         if resampled is None:
             continue
         scores, freedom = resampled
-        for place in places:
-            columns = scores[:, [number for number, (owner, _) in enumerate(runs) if owner == place]]
-            found[place] = (_over_seeds(columns, [run.score() for owner, run in runs if owner == place]), freedom)
+        column = 0
+        for place, own in zip(places, runs, strict=True):
+            draws = scores[:, column : column + len(own)]
+            column += len(own)
+            found[place] = (_over_seeds(draws, [run.score() for run in own]), freedom)
     return found
 
 
@@ -181,8 +183,10 @@ def _over_seeds(draws: Floats, scores: Sequence[float]) -> Floats:
     the seeds' scores differ by beyond that is drawn here: seeds - 1 of them, the same in every benchmark.
     """
     seeds = len(scores)
+    if seeds == 1:
+        return draws[:, 0]
     mean = draws.mean(axis=1)
-    between = float(np.var(scores, ddof=1)) if seeds > 1 else 0.0
+    between = float(np.var(scores, ddof=1))
     if between == 0:
         return mean
     by_luck = float((draws - mean[:, None]).var(axis=0).sum()) / (seeds - 1)
