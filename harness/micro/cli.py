@@ -101,6 +101,17 @@ def report(
         print(f"{verdict}  {bar.model}, {bar.name}: {bar.measured} (wanted: {bar.wanted})")
 
 
+@app.command()
+def differences(
+    out: Annotated[Path, typer.Option(help="file to write")] = Path("results/micro/differences.json"),
+) -> None:
+    """Measure what the faults of VLMEvalKit's own LLaVA-OneVision class cost on the micro model (3 minutes)."""
+    from harness.micro import differences as measuring
+    from harness.micro.editions import ensure
+
+    print(measuring.table(measuring.write(ensure(Path("results/data")), out)))
+
+
 def _family(model: str) -> Family:
     from harness.micro.families import FAMILIES, family
 

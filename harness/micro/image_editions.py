@@ -29,7 +29,10 @@ FORMATS = {"MME": "Y/N", "MMStar": "MCQ", "SEEDBench_IMG": "MCQ", "MMVet": "VQA"
 SCALE = 2
 """Images are stored this many times larger than a scene is drawn: models take what they can."""
 
-_MME_CATEGORIES = ("color", "existence", "position", "commonsense_reasoning", "code_reasoning")
+_MME_CATEGORIES = (
+    *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
+    *("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"),
+)
 _MMSTAR_CATEGORIES = {
     "color": ("fine-grained perception", "attribute & celebrity recognition"),
     "kind": ("instance reasoning", "single-instance reasoning"),
