@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.25
 """A token and a cell belong together where they share this much of the smaller one's volume."""
+ROUNDING = 1e-4
+"""Extents are float32: a share of exactly `SHARE`, which grids of halves and thirds often have, may come out below."""
 
 
 def evidence_mask(entry: dict[str, Any], extents: Tensor, where: str) -> Tensor:
@@ -29,7 +31,7 @@ def evidence_mask(entry: dict[str, Any], extents: Tensor, where: str) -> Tensor:
         UserError: a cell outside its grid, or cells that no token shows.
     """
     overlaps = overlap(entry["grid"], entry["cells"], extents, where)
-    mask = (overlaps >= SHARE).any(0)
+    mask = (overlaps >= SHARE - ROUNDING).any(0)
     if len(entry["cells"]) and not bool(mask.any()):
         raise UserError(f"{where}: no visual token shows any of the cells {entry['cells']}")
     return mask

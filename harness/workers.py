@@ -34,7 +34,7 @@ Group = tuple[str, str]
 
 WORKER_MEMORY = 3 << 30
 """Bytes that a worker may need beside its model's weights; torch and VLMEvalKit alone take 1.2 GB."""
-HANDFUL = 1000
+HANDFUL = 2000
 """Answers below which a second process costs more (it imports VLMEvalKit for itself) than it saves."""
 PATIENCE = 5.0
 """Seconds that a worker gets to end when it is told to."""

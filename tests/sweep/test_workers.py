@@ -134,9 +134,9 @@ def test_how_many_are_worth_it(monkeypatch: pytest.MonkeyPatch, checkpoint: Path
     monkeypatch.setattr(memory, "available", lambda: 100 * GIB)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     name = str(checkpoint)
-    todo = {(name, str(benchmark)): 1000 for benchmark in range(6)}
+    todo = {(name, str(benchmark)): 2000 for benchmark in range(6)}
     assert workers.fitting(todo) == 6, "groups"
-    assert workers.fitting({**todo, ("Qwen2-VL-7B-Instruct", "a"): 1000}) == 1, "of unknown size"
+    assert workers.fitting({**todo, ("Qwen2-VL-7B-Instruct", "a"): 2000}) == 1, "of unknown size"
     monkeypatch.setattr(memory, "available", lambda: 10 * GIB)
     assert workers.fitting(todo) == 3, "memory"
     monkeypatch.setattr(memory, "available", lambda: GIB)
