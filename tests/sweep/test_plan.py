@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,12 @@ def test_a_plan_is_kept_until_something_it_depends_on_changes(
     first = plans.make(chosen, Data(chosen, data), store)
     made = []
     resolve = plans._resolve
-    monkeypatch.setattr(plans, "_resolve", lambda *given: made.append(given) or resolve(*given))
+
+    def watched(*given: Any) -> plans.Plan:
+        made.append(given)
+        return resolve(*given)
+
+    monkeypatch.setattr(plans, "_resolve", watched)
     assert plans.make(chosen, Data(chosen, data), store) == first
     limited = experiment(benchmarks=("NExT-QA-MC",), max_samples=1)
     assert plans.make(limited, Data(limited, data), store).samples == {"NExT-QA-MC": first.samples["NExT-QA-MC"][:1]}
