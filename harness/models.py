@@ -40,8 +40,8 @@ class ModelInfo:
     """Settings of the family's class, where a caller says nothing else."""
 
 
-_PAPER = {"min_pixels": 504 * 504, "max_pixels": 504 * 504, "nframe": 8}
-"""arXiv 2506.01097, section 4.1: 8 frames at 504 x 504 pixels, which are 4 x 18 x 18 = 1296 visual tokens."""
+_PAPER = {"min_pixels": 504 * 504, "max_pixels": 504 * 504, "image_pixels": 1204 * 1204, "nframe": 8}
+"""arXiv 2506.01097, section 4.1: 8 frames at 504 x 504 pixels are 4 x 18 x 18 = 1296 visual tokens, an image 1849."""
 _FRAMES = {"nframe": 8}
 """The same section for the families whose images have one size: 8 x 196 (+ 1 newline) visual tokens."""
 UNPINNED = "main"

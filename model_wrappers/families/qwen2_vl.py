@@ -62,6 +62,8 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
         do_sample: False is greedy; then top_p, top_k and temperature are not used.
         repetition_penalty: as in the parent 1.0, whatever the checkpoint's generation config says.
         min_pixels, max_pixels, total_pixels, max_new_tokens: as in the parent.
+        image_pixels: pixels that an image is brought to. None: min_pixels and max_pixels hold for images as for frames,
+            as in the parent.
         use_custom_prompt, system_prompt, post_process, verbose: as in the parent.
         use_vllm, use_lmdeploy: passed by VLMEvalKit; must be false, since only transformers models can be cut.
 
@@ -81,6 +83,7 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
         attn_implementation: str = "sdpa",
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        image_pixels: int | None = None,
         total_pixels: int | None = None,
         max_new_tokens: int = 2048,
         top_p: float = 0.001,
@@ -105,6 +108,7 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
             raise UserError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}.")
         self._set_method(method, keep)
         self.min_pixels, self.max_pixels, self.total_pixels = min_pixels, max_pixels, total_pixels
+        self.image_pixels = image_pixels
         self.max_new_tokens = max_new_tokens
         self.generate_kwargs = generation_settings(
             max_new_tokens, do_sample, repetition_penalty, top_p=top_p, top_k=top_k, temperature=temperature
@@ -140,6 +144,9 @@ class Qwen2VL(FamilyModel, Qwen2VLChat):
         for item in message:
             check_media(item)
         content = self._prepare_content(message, dataset=dataset)
+        for item in content:
+            if item["type"] == "image" and self.image_pixels is not None:
+                item["min_pixels"] = item["max_pixels"] = self.image_pixels
         messages = [{"role": "user", "content": content}]
         if self.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": self.system_prompt})

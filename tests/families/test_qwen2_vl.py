@@ -106,6 +106,17 @@ def test_frames_are_the_parents(
     assert torch.equal(inputs["video_grid_thw"], parent.seen[0]["video_grid_thw"])
 
 
+def test_images_may_have_pixels_of_their_own(messages: dict[str, list[dict[str, str]]], ours: Qwen2VL) -> None:
+    before = ours.decode(messages["mixed"]).inputs
+    ours.image_pixels = 168 * 168
+    try:
+        after = ours.decode(messages["mixed"]).inputs
+    finally:
+        ours.image_pixels = None
+    assert (after["image_grid_thw"].prod(-1) // 4).tolist() == pytest.approx([36, 36], abs=6)
+    assert after["video_grid_thw"].tolist() == before["video_grid_thw"].tolist()
+
+
 def test_system_prompt_and_ocrbench_are_the_parents(
     messages: dict[str, list[dict[str, str]]], ours: Qwen2VL, parent: Any
 ) -> None:
