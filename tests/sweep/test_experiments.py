@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from harness.experiments import experiment_names, load
+from harness.models import model_info
 from model_wrappers.errors import UserError
 from tests.project.repository import ROOT
 
@@ -163,8 +164,9 @@ def test_larger_inputs_are_what_tables_5_and_6_are_about() -> None:
     assert [after.frames_of(model) for model in after.models] == [32, 32, 16]
     assert after.settings_of(qwen)["max_pixels"] == 384 * 28 * 28 and after.settings_of(vila) == {}
     before, after = load("table2", "paper"), load("table5", "paper")
-    assert before.settings_of(qwen) == {"min_pixels": 43 * 43 * 784, "max_pixels": 43 * 43 * 784}
-    assert after.settings_of(qwen) == {"min_pixels": 1280 * 784, "max_pixels": 16384 * 784 // 2}
+    assert before.settings_of(qwen) == {} and model_info(qwen).defaults["image_pixels"] == 43 * 43 * 784
+    bounds = {"min_pixels": 1280 * 784, "max_pixels": 16384 * 784 // 2}
+    assert after.settings_of(qwen) == {"image_pixels": None, **bounds}
     assert before.settings_of(llava) == {"max_pixels": 384 * 384} and after.settings_of(llava) == {"max_pixels": None}
     micro = load("table5").settings_of("micro-qwen2-vl")
     assert micro["min_pixels"] == micro["max_pixels"] and int(str(micro["max_pixels"])) // 784 >= 2.5 * 100
@@ -172,7 +174,7 @@ def test_larger_inputs_are_what_tables_5_and_6_are_about() -> None:
 
 
 def test_averages_are_those_of_the_paper() -> None:
-    for name in experiment_names():
+    for name in (name for name in experiment_names() if name.startswith("table")):
         header = (ROOT / f"results/reference/{name}.csv").read_text().splitlines()[0].split(",")
         columns = [name for group in load(name).groups for name in [*group.benchmarks, group.key]]
         assert columns == header[3:]
