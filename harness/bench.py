@@ -32,8 +32,8 @@ from harness import identity
 from harness import plan as plans
 from harness.experiments import Experiment, load
 from harness.plan import Data
-from harness.render import pipe_table
 from harness.store import Store, write_atomically
+from harness.tables.render import pipe_table
 
 SAMPLES = 10
 STARTS = 5

@@ -64,8 +64,8 @@ def run(
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
     from harness import plan as plans
     from harness import results, sweep
-    from harness.progress import for_stream
     from harness.store import Store
+    from harness.sweep.progress import for_stream
 
     chosen, opened = _prepare(experiment, profile, limit, data)
     kept = Store(store)
@@ -95,8 +95,8 @@ def table(
     """Print an experiment's table from the answers that are there; nothing is asked."""
     from harness import plan as plans
     from harness import results
-    from harness.render import to_markdown
     from harness.store import Store
+    from harness.tables.render import to_markdown
 
     chosen, opened = _prepare(experiment, profile, limit, data)
     kept = Store(store)
@@ -152,8 +152,8 @@ def reference(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print one of the paper's tables, with our numbers beside its own where there are some."""
-    from harness import reference as paper
-    from harness.render import from_csv
+    from harness.tables import reference as paper
+    from harness.tables.render import from_csv
 
     ours = store / "tables" / f"{name}.csv"
     print(paper.render(name, from_csv(ours.read_text("utf-8")) if ours.is_file() else None), end="")
@@ -243,7 +243,7 @@ def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None
 def _finish(result: SweepResult, data: Data, store: Store) -> bool:
     """Scores, prints and writes the table; whether every cell of it is complete."""
     from harness import results
-    from harness.render import to_markdown
+    from harness.tables.render import to_markdown
 
     found = results.collect(result.plan, data, store)
     print(to_markdown(found.table), end="")

@@ -11,15 +11,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import identity, seeds
+from harness import identity
 from harness.experiments import Experiment, Judge
-from harness.layout import build, significance
 from harness.plan import Data, Plan, PlannedCell
-from harness.progress import Progress
-from harness.rows import Group, RowResult, Table
-from harness.significance import Measured, from_json, to_json
 from harness.statistics import Cell, Samples
+from harness.statistics.significance import Measured, from_json, to_json
 from harness.store import Answer, Index, Store, digest, missing, predictions_digest, write_atomically
+from harness.sweep.progress import Progress
+from harness.tables import seeds
+from harness.tables.layout import build, significance
+from harness.tables.rows import Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 
@@ -47,8 +48,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
 
     A cell is scored once: its score is kept under the digest of predictions, samples, judge and the scoring code, and
     so are the intervals of a table, so that one that was made before loads neither torch nor vlmeval nor numpy. Rows
-    that differ only in their seed become one, see `harness.seeds`. `score=False` leaves scores out and shows coverage
-    only.
+    that differ only in their seed become one, see `harness.tables.seeds`. `score=False` leaves scores out and shows
+    coverage only.
 
     Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
     """
@@ -96,7 +97,7 @@ def check_judges(experiment: Experiment, store: Store) -> None:
     """Raises UserError where a judge that the experiment names could not be asked (no key in the environment)."""
     for judge in {experiment.judge_of(benchmark) for benchmark in experiment.benchmarks}:
         if isinstance(judge, Judge):
-            from harness.judge import Judge as Client
+            from harness.scoring.judge import Judge as Client
 
             Client(_judge(judge, store))
 
@@ -105,8 +106,8 @@ def write(results: Results, folder: Path, name: str) -> list[Path]:
     """Writes the table as .md, .csv, .xlsx and .tex, `<name>.pairs.csv`: its rows compared two by two, and
     `<name>.sources.json`: which cells each number was made of.
     """
-    from harness import pairs
-    from harness.render import write as write_table
+    from harness.tables import pairs
+    from harness.tables.render import write as write_table
 
     paths = write_table(results.table, folder, name)
     sources = json.dumps(results.sources, indent=1, ensure_ascii=False) + "\n"
@@ -181,7 +182,9 @@ def _measured(
         "samples": plan.samples,
         "clusters": plan.clusters,
         "groups": [group.benchmarks for group in groups],
-        "code": identity.code_digest(["harness.seeds", "harness.layout", "harness.bootstrap"], follow="harness"),
+        "code": identity.code_digest(
+            ["harness.tables.seeds", "harness.tables.layout", "harness.statistics.bootstrap"], follow="harness"
+        ),
     }
     key = f"table-{digest(made_of)[:24]}"
     kept = store.score(key)
@@ -195,7 +198,7 @@ def _measured(
 def _judge(judge: Any, store: Store) -> Any:
     if not isinstance(judge, Judge):
         return judge
-    from harness.judge import JudgeConfig
+    from harness.scoring.judge import JudgeConfig
 
     return JudgeConfig(judge.base_url, judge.model, judge.key_env, cache=store.root / "judge")
 

@@ -72,7 +72,7 @@ def parse_yes_no(reply: str | None) -> str | None:
 def _leading(reply: str, letters: str, texts: Sequence[str]) -> str | None:
     first = _LETTER_FIRST.match(reply)
     if first:
-        letter, rest = ((first[1], first[2]) if first[1] else (first[3], first[4]))
+        letter, rest = (first[1], first[2]) if first[1] else (first[3], first[4])
         if letter.upper() not in letters:
             return None
         second = _SECOND.match(rest)

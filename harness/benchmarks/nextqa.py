@@ -132,7 +132,7 @@ class NExTOE(LocalVideoDataset):
 
     def evaluate(self, eval_file: str, **_: Any) -> dict[str, float]:
         """Official WUPS (NExT-OE, eval_oe.py), threshold 0, times 100. Raises UserError when WordNet is missing."""
-        from harness.wups import WUPS
+        from harness.scoring.wups import WUPS
 
         wups = WUPS.load()
         predictions = answers_of(eval_file, self.data["index"])

@@ -46,7 +46,7 @@ class OpenBenchmark:
             raise UserError(f"{entry.name}: index {repeated.iloc[0]} is given twice in {file}")
         opened._check()
         if entry.scored_as == "kit":
-            from harness.kit_scores import refuse_if_judged
+            from harness.scoring.kit_scores import refuse_if_judged
 
             refuse_if_judged(opened)
         return opened

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.layout import ratio
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Scope
+from harness.tables.layout import ratio
 
 Value = str | int | float | None
 _SCOPE_HEADERS = {"image": "Image (%)", "video": "Video (%)", "all": "All (%)"}

@@ -14,7 +14,6 @@ from typing import Any
 
 from harness import flops
 from harness.benchmarks import benchmark, benchmark_names
-from harness.layout import DECIMALS, RowResult
 from harness.leaderboard.checkpoints import folder_of, parameters
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Preservation, Scope, Score
 from harness.leaderboard.notes import notes
@@ -23,6 +22,7 @@ from harness.plan import Data, Plan, PlannedCell
 from harness.results import Results
 from harness.statistics import Cell, preservation
 from harness.store import Answer, Store, digest
+from harness.tables.layout import DECIMALS, RowResult
 from model_wrappers.errors import UserError
 
 
@@ -146,7 +146,7 @@ def _row_key(method: str, fields: Mapping[str, Any], keep: float, cells: list[Pl
 
 def _preservations(lines: list[_Line], columns: list[Benchmark]) -> list[dict[Scope, Preservation]]:
     """Of each line by scope, over the benchmarks that it has."""
-    from harness.bootstrap import interval, ratios
+    from harness.statistics.bootstrap import interval, ratios
 
     base = {line.name: place for place, line in enumerate(lines) if line.row.method == "vanilla"}
     bases = [base.get(line.name) for line in lines]

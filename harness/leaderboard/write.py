@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.leaderboard.columns import Column, Value, columns
 from harness.leaderboard.entry import Entry, Leaderboard
-from harness.render import pipe_table
 from harness.store import write_atomically
+from harness.tables.render import pipe_table
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CHOICES = ("model", "method", "retention", "budget")

@@ -67,7 +67,7 @@ def guessing(data: Path) -> dict[str, float]:
 
 def bars(model: str, found: Accuracies, guess: Mapping[str, float]) -> list[Bar]:
     """The bars of one model, from its rows of a complete table, over its video and over its image benchmarks."""
-    made = []
+    made: list[Bar] = []
     for kind, wanted in (("video", VIDEO_FORMATS), ("image", FORMATS)):
         names = [name for name in wanted if name in found["vanilla", 1.0]]
         if names:

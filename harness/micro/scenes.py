@@ -20,8 +20,8 @@ SEGMENTS = 4
 """Segments of a video; each is one temporal patch of two sampled frames when 8 frames are sampled."""
 VIDEO_SIDE = 6
 """Cells along a side of a video frame: 4 x 6 x 6 = 144 visual tokens a video."""
-IMAGE_SIDE = 10
-"""Cells along a side of an image: 100 visual tokens an image."""
+IMAGE_SIDE = 12
+"""Cells along a side of an image: 144 visual tokens an image."""
 FRAMES_PER_SEGMENT = 8
 FPS = 8
 

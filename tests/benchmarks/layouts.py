@@ -208,9 +208,7 @@ def next_oe(
     return folder
 
 
-def activitynet(
-    data: Path, pairs: Sequence[tuple[str, str, int]] | None = None, *, suffix: str = ".mp4"
-) -> Path:
+def activitynet(data: Path, pairs: Sequence[tuple[str, str, int]] | None = None, *, suffix: str = ".mp4") -> Path:
     """ActivityNet-QA from (question, answer, type). Returns its folder."""
     pairs = [("is the block red", "yes", 3), ("what colour is it", "red", 4)] if pairs is None else pairs
     folder = data / "ActivityNet-QA"

@@ -46,9 +46,7 @@ def test_activitynet_containers_pass_the_kits_own_media_check(suffix: str, tmp_p
     opened = open_benchmark("ActivityNet-QA", tmp_path, 3)
     assert opened.media(1) == [str(tmp_path / "ActivityNet-QA" / "all_test" / f"v_abc1{suffix}")]
     assert kit("vlmeval.vlm.base").BaseModel().preproc_content(opened.message(1)) == opened.message(1)
-    assert opened.message(1)[1]["value"] == (
-        "What colour is it? Answer the question using a single word or phrase."
-    )
+    assert opened.message(1)[1]["value"] == ("What colour is it? Answer the question using a single word or phrase.")
     images = [part["value"] for part in opened.message(1, video_llm=False) if part["type"] == "image"]
     assert len(images) == 3 and all(Path(image).stat().st_size for image in images)
 

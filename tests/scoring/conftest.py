@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.judge import JudgeConfig
+from harness.scoring.judge import JudgeConfig
 
 KEY = "sk-very-secret-1234"
 

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.judge import Judge, JudgeConfig, Question
 from harness.scoring import ScoringError, score
+from harness.scoring.judge import Judge, JudgeConfig, Question
 from harness.vlmevalkit import judge_installed, kit, quiet
 from tests.benchmarks import layouts
 from tests.scoring.test_scores import opened, raw

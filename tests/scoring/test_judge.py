@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.judge import Judge, JudgeConfig, JudgeError, Question
+from harness.scoring.judge import Judge, JudgeConfig, JudgeError, Question
 from model_wrappers.errors import UserError
 from tests.scoring.conftest import KEY, LoopbackJudge
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import protocols
-from harness.protocols import Correctness
-from harness.scoring import JudgeError, score
+from harness.scoring import JudgeError, protocols, score
+from harness.scoring.protocols import Correctness
 from tests.benchmarks import layouts
 from tests.scoring.conftest import LoopbackJudge
 from tests.scoring.test_scores import opened, raw

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.mmvet_scores import exact_parts
-from harness.protocols import read_correctness_score
 from harness.scoring import score
+from harness.scoring.mmvet_scores import exact_parts
+from harness.scoring.protocols import read_correctness_score
 from harness.vlmevalkit import judge_installed
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts

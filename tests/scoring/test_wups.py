@@ -9,11 +9,11 @@ import nltk.data
 import pandas as pd
 import pytest
 
-import harness.wordnet
+import harness.scoring.wordnet
 from harness.benchmarks import open_benchmark
 from harness.scoring import score
-from harness.wordnet import WordNet, available, places
-from harness.wups import STOP_WORDS, WUPS
+from harness.scoring.wordnet import WordNet, available, places
+from harness.scoring.wups import STOP_WORDS, WUPS
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
 
@@ -121,31 +121,31 @@ def test_next_oe_by_group(tmp_path: Path) -> None:
 
 @needs_wordnet
 def test_nltks_zipped_copy_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wups: WUPS) -> None:
-    here = next(place for place in places() if harness.wordnet._has_database(place))
+    here = next(place for place in places() if harness.scoring.wordnet._has_database(place))
     (tmp_path / "corpora").mkdir()
     with zipfile.ZipFile(tmp_path / "corpora" / "wordnet.zip", "w") as archive:
         for part in ("noun", "verb", "adj", "adv"):
             for name in (f"index.{part}", f"data.{part}", f"{part}.exc"):
                 archive.writestr(f"wordnet/{name}", _bytes(here, name))
         archive.writestr("wordnet/cntlist.rev", _bytes(here, "cntlist.rev"))
-    monkeypatch.setattr(harness.wordnet, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(harness.scoring.wordnet, "DEBIAN", tmp_path / "none")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     monkeypatch.delenv("WNSEARCHDIR", raising=False)
     monkeypatch.delenv("WNHOME", raising=False)
     assert available()
-    zipped = WUPS(harness.wordnet._load.__wrapped__())
+    zipped = WUPS(harness.scoring.wordnet._load.__wrapped__())
     assert zipped.score("red chair", ["red sofa"], "DO") == wups.score("red chair", ["red sofa"], "DO")
 
 
 def _bytes(place: Path, name: str) -> bytes:
-    read = harness.wordnet._read_zipped if place.suffix == ".zip" else harness.wordnet._read_file
+    read = harness.scoring.wordnet._read_zipped if place.suffix == ".zip" else harness.scoring.wordnet._read_file
     return read(place, name)
 
 
 def test_without_wordnet_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.wordnet, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(harness.scoring.wordnet, "DEBIAN", tmp_path / "none")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    monkeypatch.setattr(harness.wordnet, "_load", harness.wordnet._load.__wrapped__)
+    monkeypatch.setattr(harness.scoring.wordnet, "_load", harness.scoring.wordnet._load.__wrapped__)
     monkeypatch.delenv("WNSEARCHDIR", raising=False)
     monkeypatch.delenv("WNHOME", raising=False)
     layouts.next_oe(tmp_path)

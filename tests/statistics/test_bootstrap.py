@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import bootstrap
-from harness.bootstrap import Ratio, difference, interval, ratios, student
-from harness.statistics import Cell
+from harness.statistics import Cell, bootstrap
+from harness.statistics.bootstrap import Ratio, difference, interval, ratios, student
 from tests.statistics.made import answers, cell
 
 GENERATOR = np.random.default_rng(7)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.bootstrap import difference, interval, ratios
 from harness.statistics import Cell
+from harness.statistics.bootstrap import difference, interval, ratios
 from tests.statistics.made import answers, cell
 
 TABLES = 1000

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as theirs
 
-from harness.significance import Measured, from_json, mcnemar, measure, to_json
 from harness.statistics import Cell
+from harness.statistics.significance import Measured, from_json, mcnemar, measure, to_json
 from tests.statistics.made import answers, cell
 
 

@@ -15,7 +15,7 @@ import pytest
 from harness import results
 from harness.experiments import Experiment
 from harness.plan import Data, Plan, make
-from harness.significance import Measured
+from harness.statistics.significance import Measured
 from harness.store import Answer, Store
 from tests.benchmarks import layouts
 
@@ -104,7 +104,7 @@ import sys
 from pathlib import Path
 from harness import plan, results
 from harness.experiments import load
-from harness.render import to_markdown
+from harness.tables.render import to_markdown
 from harness.store import Store
 chosen = load({str(tmp_path / "small.yaml")!r}, "paper")
 data, store = plan.Data(chosen, Path({str(data.folder)!r})), Store(Path({str(store.root)!r}))

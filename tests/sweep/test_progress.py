@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from harness import progress
+from harness.sweep import progress
 
 
 class Terminal(io.StringIO):

@@ -14,8 +14,8 @@ import torch
 from harness import sweep
 from harness.experiments import Experiment
 from harness.plan import Data
-from harness.progress import Progress
 from harness.store import Index, Store
+from harness.sweep.progress import Progress
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
 

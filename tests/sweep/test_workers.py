@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from harness import memory, sweep, workers
 from harness import plan as plans
+from harness import sweep
 from harness.experiments import Experiment, load
 from harness.plan import Data
-from harness.progress import Progress
 from harness.store import Store
+from harness.sweep import memory, workers
+from harness.sweep.progress import Progress
 from model_wrappers.errors import UserError
 from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import lines, predictions
@@ -148,7 +149,7 @@ def test_how_many_are_worth_it(monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 
 
 def test_memory_is_that_of_this_process_alone() -> None:
-    code = "from harness import memory; print(memory.peak()); x = bytearray(200 << 20); print(memory.peak())"
+    code = "from harness.sweep import memory; print(memory.peak()); x = bytearray(200 << 20); print(memory.peak())"
     ballast = bytearray(300 << 20)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     small, large = (int(number) for number in out)

@@ -10,10 +10,22 @@ import numpy as np
 import pytest
 from openpyxl import load_workbook
 
-from harness import pairs, seeds
-from harness.rows import Average
-from harness.significance import mcnemar
-from harness.tables import Cell, Group, RowResult, Table, build, from_csv, to_csv, to_latex, to_markdown, to_xlsx
+from harness.statistics.significance import mcnemar
+from harness.tables import (
+    Cell,
+    Group,
+    RowResult,
+    Table,
+    build,
+    from_csv,
+    pairs,
+    seeds,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_xlsx,
+)
+from harness.tables.rows import Average
 from tests.statistics.made import answers, cell
 
 GROUPS = [

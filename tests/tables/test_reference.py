@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import reference
 from harness.experiments import load
 from harness.statistics import Cell
-from harness.tables import Group, RowResult, build, from_csv, to_csv
+from harness.tables import Group, RowResult, build, from_csv, reference, to_csv
 from model_wrappers.errors import UserError
 
 SCORES = ["table1", "table2", "table3", "table4", "table5", "table6"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.rows import MISSING, NOISE, Table, ratio
 from harness.statistics import FEWEST, RESAMPLES
+from harness.tables.rows import MISSING, NOISE, Table, ratio
 
 
 def footnotes(table: Table) -> list[str]:

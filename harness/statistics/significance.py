@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.statistics import Cell, Interval, comparable, preservation
 
 if TYPE_CHECKING:
-    from harness.bootstrap import Ratio
+    from harness.statistics.bootstrap import Ratio
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def measure(
     rows: benchmark -> cell. vanilla: for each row the place of its base in `rows`, None where it has none. peers: rows
     of equal peers compete with each other; None competes with nobody. groups: the benchmarks of each average.
     """
-    from harness.bootstrap import interval, ratios
+    from harness.statistics.bootstrap import interval, ratios
 
     found = ratios(rows, vanilla)
     values = [
@@ -133,7 +133,7 @@ def _pairs(
     group: Sequence[str],
 ) -> list[Pair]:
     """The pairs of one group: rows with a value over the same samples."""
-    from harness.bootstrap import difference
+    from harness.statistics.bootstrap import difference
 
     discordant = {name: _discordant([row.get(name) for row in rows]) for name in group}
     pairs = []

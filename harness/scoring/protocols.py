@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.benchmarks.choices import strip_label
-from harness.judge import Question
+from harness.scoring.judge import Question
 from harness.vlmevalkit import kit
 
 # The protocol of Video-ChatGPT (arXiv 2306.05424) for ActivityNet-QA, word for word: the wording is the metric.

@@ -8,8 +8,8 @@ What the kit gets wrong, and what is done here:
 - Its spreadsheets turn `None`, `N/A`, `=1+1`, `007` into something else. So no answer passes through a spreadsheet: the
   kit's files hold letters, or a sample's number under which its evaluation finds the verdict.
 - It reuses score files that it finds by name. So each evaluation has a fresh folder, gone afterwards.
-- It counts what a judge failed to say as 0. So judges are asked here (`harness.judge`), and a verdict that is missing
-  makes the score incomplete.
+- It counts what a judge failed to say as 0. So judges are asked here (`harness.scoring.judge`), and a verdict that is
+  missing makes the score incomplete.
 - Its MME fails on a picture with one question of its two, and reads any `no` in a reply as No; its MMVet fails without
   a question for each capability; its MCQ report fails on or drops a category `None`. They get what they can count.
 - It swallows errors. So it is called directly, and its numbers are compared with those of the samples.
@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.benchmarks.opened import OpenBenchmark
-from harness.choice_scores import choice_scores
-from harness.evaluation import AnyJudge, Index, Line, ScoringError, Workdir
-from harness.judge import JudgeConfig, JudgeError
-from harness.kit_scores import kit_scores
-from harness.open_scores import open_scores
-from harness.yes_no_scores import yes_no_scores
+from harness.scoring.choice_scores import choice_scores
+from harness.scoring.evaluation import AnyJudge, Index, Line, ScoringError, Workdir
+from harness.scoring.judge import JudgeConfig, JudgeError
+from harness.scoring.kit_scores import kit_scores
+from harness.scoring.open_scores import open_scores
+from harness.scoring.yes_no_scores import yes_no_scores
 from model_wrappers.errors import UserError
 
 __all__ = ["AnyJudge", "JudgeConfig", "JudgeError", "Score", "ScoringError", "score"]
@@ -112,5 +112,3 @@ def score(
         strata=strata,
         stratum_scale=None if result.kits is not None else scale if result.scale is None else result.scale,
     )
-
-

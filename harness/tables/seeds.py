@@ -7,8 +7,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from harness.rows import RowResult
 from harness.statistics import Cell
+from harness.tables.rows import RowResult
 
 FEWEST_SEEDS = 3
 

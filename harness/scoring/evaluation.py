@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.benchmarks.official import grouped
 from harness.benchmarks.opened import OpenBenchmark
-from harness.judge import JudgeConfig
+from harness.scoring.judge import JudgeConfig
 from harness.vlmevalkit import evaluation, kit
 from model_wrappers.errors import UserError
 
@@ -71,9 +71,7 @@ class Result:
         return (scale if self.scale is None else self.scale) * sum(means)
 
 
-def own_groups(
-    benchmark: OpenBenchmark, lines: Iterable[Line], per_sample: Mapping[Index, float]
-) -> dict[str, float]:
+def own_groups(benchmark: OpenBenchmark, lines: Iterable[Line], per_sample: Mapping[Index, float]) -> dict[str, float]:
     """Means by the official groups of this package's own dataset classes."""
     groups_of = kit(benchmark.entry.module).groups_of
     groups = {line.index: groups_of(line.row["type"]) for line in lines}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness import protocols
 from harness.benchmarks.choices import parse_yes_no
 from harness.benchmarks.opened import OpenBenchmark
 from harness.benchmarks.tsv import MME_PERCEPTION, MME_REASONING
-from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, primary_metric
-from harness.judge import Judge, JudgeConfig
+from harness.scoring import protocols
+from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, primary_metric
+from harness.scoring.judge import Judge, JudgeConfig
 from model_wrappers.errors import UserError
 
 

@@ -22,11 +22,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from harness import memory
-from harness.answering import Answerer, Tally, Unfinished
 from harness.plan import Data, Plan
-from harness.progress import Progress
 from harness.store import Store
+from harness.sweep import memory
+from harness.sweep.answering import Answerer, Tally, Unfinished
+from harness.sweep.progress import Progress
 from model_wrappers.errors import UserError
 
 Group = tuple[str, str]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness import protocols
 from harness.benchmarks.choices import parse_choice
 from harness.benchmarks.opened import OpenBenchmark
-from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
-from harness.judge import Judge, JudgeConfig
-from harness.letter_scores import count_letters, lettered
+from harness.scoring import protocols
+from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
+from harness.scoring.judge import Judge, JudgeConfig
+from harness.scoring.letter_scores import count_letters, lettered
 
 
 def _options(benchmark: OpenBenchmark, row: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -19,8 +19,8 @@ from typing import Any
 from harness.evidence import evidence_mask
 from harness.experiments import Experiment
 from harness.plan import Data, Plan, PlannedCell, open_settings
-from harness.progress import Progress
 from harness.store import Answer, CellWriter, Index, Store, missing
+from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Tables: what builds one (`harness.layout`) and what writes it down (`harness.render`), under one name.
+"""Tables: what builds one (`harness.tables.layout`) and what writes it down (`harness.tables.render`), under one name.
 
 table = build(rows, benchmarks, title="Table 3", micro=True)
 print(to_markdown(table))
@@ -7,10 +7,10 @@ write(table, folder, "table3")          # table3.md, .csv, .xlsx, .tex
 
 from __future__ import annotations
 
-from harness.layout import build
-from harness.render import from_csv, to_csv, to_latex, to_markdown, to_xlsx, write
-from harness.rows import Average, Group, RowResult, Table, method_label
 from harness.statistics import Cell
+from harness.tables.layout import build
+from harness.tables.render import from_csv, to_csv, to_latex, to_markdown, to_xlsx, write
+from harness.tables.rows import Average, Group, RowResult, Table, method_label
 
 __all__ = [
     "Average",

@@ -15,12 +15,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.layout import METHOD_LABELS, MISSING, Average, Column, RowResult, Table, columns, method_label, ratio
-from harness.render import from_csv, pipe_table, to_markdown
 from harness.statistics import preservation
+from harness.tables.layout import (
+    METHOD_LABELS,
+    MISSING,
+    Average,
+    Column,
+    RowResult,
+    Table,
+    columns,
+    method_label,
+    ratio,
+)
+from harness.tables.render import from_csv, pipe_table, to_markdown
 from model_wrappers.errors import UserError
 
-FOLDER = Path(__file__).resolve().parents[1] / "results" / "reference"
+FOLDER = Path(__file__).resolve().parents[2] / "results" / "reference"
 
 # The paper prints averages with one digit: what differs by this much or more is not its rounding.
 TOLERANCE = 0.1
@@ -171,9 +181,7 @@ def side_by_side(ours: Table, paper: Table) -> str:
     for row, other in pairs:
         for source, by, shown in (("ours", ours_by, row), ("paper", paper_by, other)):
             lines.append([source, *(by[key].show(shown) if key in by else MISSING for key in keys)])
-    notes = [
-        "Avg.(%) is relative to each model's own vanilla row; the scores belong to different models and data."
-    ]
+    notes = ["Avg.(%) is relative to each model's own vanilla row; the scores belong to different models and data."]
     if ours.micro:
         notes.append(
             "Ours is the micro profile: a tiny model on generated scenes. It shows the machinery, not the result."

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from harness.answering import Answerer, Failure, Tally, Timing, Unfinished, message_for, use_frames_of
 from harness.experiments import Experiment
-from harness.memory import peak
 from harness.plan import Data, Plan, PlannedCell, make
-from harness.progress import Progress
 from harness.store import Store, missing
-from harness.workers import WorkerError, answer, fitting
+from harness.sweep.answering import Answerer, Failure, Tally, Timing, Unfinished, message_for, use_frames_of
+from harness.sweep.memory import peak
+from harness.sweep.progress import Progress
+from harness.sweep.workers import WorkerError, answer, fitting
 
 __all__ = [
     "Failure",

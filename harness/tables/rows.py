@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.significance import Pair
 from harness.statistics import Cell, Interval
+from harness.statistics.significance import Pair
 
 METHOD_LABELS = {
     "vanilla": "Vanilla",
@@ -71,7 +71,7 @@ class RowResult:
     layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
     fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
     averages: set by `build`, one for each group.
-    seeds: the rows that this one is the mean of, see `harness.seeds`; () for a row of its own.
+    seeds: the rows that this one is the mean of, see `harness.tables.seeds`; () for a row of its own.
     """
 
     model: str

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.layout import Column, columns, data_columns
-from harness.rows import Average, Group, RowResult, Table
 from harness.statistics import Cell, Interval
+from harness.tables.layout import Column, columns, data_columns
+from harness.tables.rows import Average, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.benchmarks.opened import OpenBenchmark
 from harness.benchmarks.tsv import LETTERS
-from harness.evaluation import Index, Line, Result, Workdir, agree, evaluate
+from harness.scoring.evaluation import Index, Line, Result, Workdir, agree, evaluate
 from model_wrappers.errors import UserError
 
 Options = Mapping[Index, tuple[list[str], str]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from harness.wordnet import PARTS, WordNet
+from harness.scoring.wordnet import PARTS, WordNet
 
 # The official list, made for NExT-QA: places, directions, numbers and "no" are answers there and stay.
 STOP_WORDS = frozenset(

@@ -243,4 +243,3 @@ class _Cache:
                 raise UserError(f"{self._path} cannot be written ({error.strerror})") from error
             self._torn = False
             self._replies[key] = entry["reply"]
-

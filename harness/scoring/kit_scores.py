@@ -14,9 +14,9 @@ import pandas as pd
 from harness.benchmarks.choices import parse_choice
 from harness.benchmarks.official import exact_match, grouped
 from harness.benchmarks.opened import OpenBenchmark
-from harness.evaluation import AnyJudge, Line, Result, Workdir, agree, evaluate, primary_metric
-from harness.judge import JudgeConfig
-from harness.letter_scores import lettered
+from harness.scoring.evaluation import AnyJudge, Line, Result, Workdir, agree, evaluate, primary_metric
+from harness.scoring.judge import JudgeConfig
+from harness.scoring.letter_scores import lettered
 from harness.vlmevalkit import evaluation, kit, kit_modules, patched
 from model_wrappers.errors import UserError
 

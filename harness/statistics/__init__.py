@@ -1,7 +1,7 @@
 """What is computed from scores: preservation, the paper's Avg.(%), and when two scores may be compared at all.
 
 Standard library only: the same code serves our tables and the recomputation of the paper's. How sure a preservation is
-comes from `harness.bootstrap`, which two rows differ from `harness.significance`.
+comes from `harness.statistics.bootstrap`, which two rows differ from `harness.statistics.significance`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from harness.rows import RowResult, Table
+from harness.tables.rows import RowResult, Table
 
 Line = dict[str, str | float | None]
 KEYS = (

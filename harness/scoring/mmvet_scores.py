@@ -6,13 +6,13 @@ import re
 
 import pandas as pd
 
-from harness import protocols
 from harness.benchmarks.official import exact_match, grouped, plain
 from harness.benchmarks.opened import OpenBenchmark
 from harness.benchmarks.tsv import MMVET_CAPABILITIES
-from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate
-from harness.judge import JudgeConfig
-from harness.verdicts import KnownVerdicts, judge_verdicts
+from harness.scoring import protocols
+from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate
+from harness.scoring.judge import JudgeConfig
+from harness.scoring.verdicts import KnownVerdicts, judge_verdicts
 from harness.vlmevalkit import judge_installed
 from model_wrappers.errors import UserError
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness import protocols
 from harness.benchmarks.official import exact_match
 from harness.benchmarks.opened import OpenBenchmark
-from harness.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
-from harness.judge import JudgeConfig
-from harness.kit_scores import exact_scores, vqa_scores
-from harness.mmvet_scores import mmvet_scores
-from harness.verdicts import KnownVerdicts, judge_verdicts
+from harness.scoring import protocols
+from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
+from harness.scoring.judge import JudgeConfig
+from harness.scoring.kit_scores import exact_scores, vqa_scores
+from harness.scoring.mmvet_scores import mmvet_scores
+from harness.scoring.verdicts import KnownVerdicts, judge_verdicts
 from harness.vlmevalkit import judge_installed
 from model_wrappers.errors import UserError
 
@@ -74,7 +74,7 @@ def _next_oe(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workd
         note = "exact match"
         per_sample = {line.index: float(exact_match(line.reply, line.row["references"])) for line in lines}
     else:
-        from harness.wups import WUPS
+        from harness.scoring.wups import WUPS
 
         wups, note = WUPS.load(), "WUPS, threshold 0"
         per_sample = {line.index: wups.score(line.reply, line.row["references"], line.row["type"]) for line in lines}

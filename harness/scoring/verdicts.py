@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from harness.evaluation import Index
-from harness.judge import Judge, JudgeConfig, Question
+from harness.scoring.evaluation import Index
+from harness.scoring.judge import Judge, JudgeConfig, Question
 
 Verdict = TypeVar("Verdict")
 

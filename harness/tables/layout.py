@@ -1,7 +1,7 @@
 """What a table holds, in the paper's layout: Model | Method | Retention | benchmarks | Avg.(%).
 
-A table is built once from rows of cells and rendered by `harness.render` as Markdown, CSV, xlsx or LaTeX. Cells with
-failed samples say "incomplete (n of N)", and a row that holds one has no average.
+A table is built once from rows of cells and rendered by `harness.tables.render` as Markdown, CSV, xlsx or LaTeX. Cells
+with failed samples say "incomplete (n of N)", and a row that holds one has no average.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.footnotes import footnotes
-from harness.rows import METHOD_LABELS, MISSING, NOISE, Average, Group, RowResult, Table, method_label, ratio
-from harness.significance import Measured, measure
 from harness.statistics import Cell, preservation
+from harness.statistics.significance import Measured, measure
+from harness.tables.footnotes import footnotes
+from harness.tables.rows import METHOD_LABELS, MISSING, NOISE, Average, Group, RowResult, Table, method_label, ratio
 
 __all__ = ["METHOD_LABELS", "MISSING", "Average", "Column", "Group", "RowResult", "Table", "build", "columns"]
 __all__ += ["data_columns", "method_label", "ratio", "show_cell", "significance"]
