@@ -72,7 +72,7 @@ class Schedule:
 
 
 FROM_NOTHING = Schedule(80, 5200, 700, {**VIDEO_MIX, "MCQ": 0.8, "Y/N": 0.3, "VQA": 0.6})
-GROWN = Schedule(150, 1000, 300, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
+GROWN = Schedule(150, 1600, 300, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
 """Where the language model was trained before, under another tower."""
 
 

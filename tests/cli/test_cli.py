@@ -106,7 +106,8 @@ def test_run_then_run_again_then_table(said: Said, asked: list[object], tmp_path
     status, out, _ = said(*asked)
     assert status == 0 and "| Random" in out and "incomplete" not in out
     written = sorted(path.name for path in (tmp_path / "runs" / "tables").iterdir())
-    assert written == ["small.csv", "small.md", "small.sources.json", "small.tex", "small.xlsx"]
+    suffixes = ("csv", "md", "pairs.csv", "sources.json", "tex", "xlsx")
+    assert written == [f"small.{suffix}" for suffix in suffixes]
     assert (tmp_path / "runs" / "tables" / "small.md").read_text() in out
     code = (
         "import sys; from harness.cli import main; status = main(sys.argv[1:]);"
