@@ -55,7 +55,7 @@ _KNOWN = {
             "qwen2_vl",
             str(MICRO / "micro-qwen2-vl"),
             None,
-            {"min_pixels": 168 * 168, "max_pixels": 280 * 280, "nframe": 8, "max_new_tokens": 16},
+            {"min_pixels": 168 * 168, "max_pixels": 336 * 336, "nframe": 8, "max_new_tokens": 16},
         ),
         ModelInfo(
             "micro-llava-onevision",

@@ -60,7 +60,7 @@ class Compression:
     _watches: bool
 
     def __init__(self, model: Any, method: Method, keep: float) -> None:
-        self.model, self.method, self.keep = model, method, _check(model, method, keep)
+        self.model, self.method, self.keep = model, method, check(model, method, keep)
         self._decoder = language_model(model)
         self._visual_ids = visual_token_ids(model)
         self._layer_cut: LayerCut | None = None
@@ -241,7 +241,7 @@ def generate(
     Raises:
         UserError: a keep outside (0, 1], or a model that the method cannot run on.
     """
-    keep = _check(model, method, keep)
+    keep = check(model, method, keep)
     prompt.cache["generate_kwargs"] = generate_kwargs
     if prompt.n_visual and isinstance(method, LayerPruner) and keep < 1:
         cut = LayerCut(model, method, keep)
@@ -265,7 +265,8 @@ def generate(
     return answer, record
 
 
-def _check(model: Any, method: Method, keep: float) -> float:
+def check(model: Any, method: Method, keep: float) -> float:
+    """`keep` as a float. UserError for a keep outside (0, 1], or a model that the method cannot run on."""
     keep = check_keep(keep)
     if isinstance(method, Vanilla) and keep < 1:
         raise UserError(f"keep={keep}: vanilla keeps every visual token, so its keep is 1")

@@ -231,32 +231,32 @@ class _Pass:
         except Exception as error:
             self._fail(index, asked, error, self.data.problem(position))
             return
-        for column in asked:
-            start = clock()
-            try:
-                text, record = self.model.answer(prompt, column.method, column.keep)
-            except UserError:
-                raise  # the method cannot be used at all: no sample of it could be answered
-            except Exception as error:
-                timing.answer += clock() - start
-                self._fail(index, [column], error)
-                continue
-            seconds = clock() - start
-            timing.answer += seconds
-            column.writer.append(
-                Answer(
-                    index,
-                    text,
-                    visual=record.visual,
-                    kept=len(record.kept),
-                    kv_visual=[int(count) for count in record.kv_visual],
-                    evidence_kept=_share(prompt.evidence, record.kept),
-                    scoring_seconds=round(record.scoring_seconds, 6),
-                    seconds=round(seconds, 6),
-                )
+        start = clock()
+        outcomes = self.model.answer_together(prompt, [(column.method, column.keep) for column in asked])
+        try:
+            for place, text, record, seconds in outcomes:
+                if isinstance(text, Exception):
+                    self._fail(index, [asked[place]], text)
+                else:
+                    self._write(index, asked[place], prompt, text, record, seconds)
+        finally:  # a UserError comes through: the method cannot be used at all, no sample of it could be answered
+            timing.answer += clock() - start
+
+    def _write(self, index: Index, column: _Column, prompt: Any, text: str, record: Any, seconds: float) -> None:
+        column.writer.append(
+            Answer(
+                index,
+                text,
+                visual=record.visual,
+                kept=len(record.kept),
+                kv_visual=[int(count) for count in record.kv_visual],
+                evidence_kept=_share(prompt.evidence, record.kept),
+                scoring_seconds=round(record.scoring_seconds, 6),
+                seconds=round(seconds, 6),
             )
-            self.tally.answered += 1
-            self.progress.advance()
+        )
+        self.tally.answered += 1
+        self.progress.advance()
 
     def _attach_evidence(self, prompt: Any, index: Index) -> None:
         entry = self.evidence.get(str(index))

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from model_wrappers.families.checkpoint import check_checkpoint, find_checkpoint
 from model_wrappers.methods.base import Method
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.selection import Record, check_keep
+from model_wrappers.together import Request, generate_together
 
 _ELSEWHERE = ("http://", "https://", "file://", "data:")
 """Media that are no paths of this machine; the kit's code reads them."""
@@ -98,10 +99,27 @@ class FamilyModel:
         """
         chosen = registry.method(method) if isinstance(method, str) else method
         new_ids, record = generate(self.model, prompt, chosen, keep, **self.generate_kwargs)
+        return self._response(new_ids), record
+
+    def answer_together(
+        self, prompt: VisualPrompt, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, str | Exception, Record | None, float]]:
+        """``answer`` for many methods and keeps, as fast as they can be had, see ``generate_together``.
+
+        Yields:
+            Place of the request, its response or what went wrong, what was kept, seconds.
+        """
+        for place, found, record, seconds in generate_together(self.model, prompt, requests, **self.generate_kwargs):
+            if isinstance(found, Exception):
+                yield place, found, None, seconds
+            else:
+                yield place, self._response(found), record, seconds
+
+    def _response(self, new_ids: Tensor) -> str:
         response = self.processor.tokenizer.batch_decode(
             new_ids.reshape(1, -1), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )[0]
-        return self.finish(response), record
+        return self.finish(response)
 
     def finish(self, response: str) -> str:
         """What the kit's class does to a decoded response; nothing, unless a family says otherwise."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from model_wrappers.prompt import VisualPrompt, as_batch
+from model_wrappers.prompt import VisualPrompt
 
 UNKNOWN_LIMIT = 32
 """New tokens of the response where no generate() call says how many (a bare forward pass)."""
@@ -51,22 +51,26 @@ _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": No
 def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settings: Any) -> Tensor:
     """The new tokens [T] of Hugging Face's generate() on the embeddings of `rows` ([L'] long; None is all of them).
 
+    For `rows` [B, L'] the new tokens [B, T] of as many cuts of the prompt, filled up where a row ends before others.
     The uncut token ids go along, so that processors such as a repetition penalty see the prompt as they always do.
     Explicit positions make decoding go on after the uncut length.
     """
-    embeds, positions = prompt.inputs_embeds, prompt.position_ids
+    embeds, positions = prompt.inputs_embeds[None], prompt.position_ids[:, None]
     if rows is not None:
-        embeds, positions = embeds[rows], positions[:, rows]
+        index = rows.view(-1, rows.shape[-1])
+        embeds, positions = prompt.inputs_embeds[index], prompt.position_ids[:, index]
+    count, length = embeds.shape[:2]
     output = type(model).generate(
         model,
-        input_ids=prompt.input_ids[None],
-        inputs_embeds=embeds[None],
-        position_ids=as_batch(positions),
-        attention_mask=torch.ones((1, embeds.shape[0]), dtype=torch.long, device=embeds.device),
-        **_as_config(model, settings, None if rows is None else embeds.shape[0]),
+        input_ids=prompt.input_ids.expand(count, -1),
+        inputs_embeds=embeds,
+        position_ids=positions if positions.shape[0] > 1 else positions[0],
+        attention_mask=torch.ones((count, length), dtype=torch.long, device=embeds.device),
+        **_as_config(model, settings, None if rows is None else length),
     )
     sequences = output if torch.is_tensor(output) else output.sequences
-    return sequences[0, prompt.input_ids.shape[0] :]
+    new = sequences[:, prompt.input_ids.shape[0] :]
+    return new if rows is not None and rows.ndim == 2 else new[0]
 
 
 def _as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> dict[str, Any]:
