@@ -84,7 +84,7 @@ def test_images_show_the_evidence_in_its_cells_and_every_category_that_the_metri
     assert list(table["index"]) == list(evidence)
     for item, row, entry in list(zip(items, table.to_dict("records"), evidence.values(), strict=True))[::10]:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["image"]))).convert("RGB")).astype(int)
-        assert picture.shape == (560, 560, 3)
+        assert picture.shape == (672, 672, 3)
         [(_, r, c)] = entry["cells"]
         cell = picture[56 * r : 56 * r + 56, 56 * c : 56 * c + 56]
         assert abs(cell - np.asarray(COLORS[item.question.evidence[0].color])).sum(axis=-1).min() < 60

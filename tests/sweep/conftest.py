@@ -45,6 +45,7 @@ def write_experiment(
     rows: list[dict[str, Any]] = ROWS,
     benchmarks: tuple[str, ...] = ("NExT-QA-MC", "MVBench"),
     settings: dict[str, Any] = SMALL,
+    max_new_tokens: int = 4,
 ) -> Path:
     """An experiment file over a tiny checkpoint."""
     content = {
@@ -56,7 +57,7 @@ def write_experiment(
                 "models": [str(checkpoint)],
                 "frames": 8,
                 "model_settings": {str(checkpoint): settings} if settings else {},
-                "max_new_tokens": 4,
+                "max_new_tokens": max_new_tokens,
                 "rows": rows,
             }
         },
