@@ -28,7 +28,7 @@ class Relevance(Scorer):
 
     def score(self, model: Any, prompt: VisualPrompt) -> Tensor:
         from model_wrappers.relevance.response import greedy_response
-        from model_wrappers.relevance.textbook import prompt_relevance
+        from model_wrappers.relevance.streaming import prompt_relevance
 
         return prompt_relevance(
             model,

@@ -1,0 +1,117 @@
+"""The streaming form of relevance against the textbook form, and that nothing of size n x n is made on its way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoProcessor
+
+from model_wrappers import encode
+from model_wrappers.relevance import streaming
+from model_wrappers.relevance.textbook import textbook_relevance
+from tests.model_wrappers.conftest import MIXED, VIDEO, Asker, load, picture
+from tests.model_wrappers.table import LAYERS, ONE_FAMILY, Family
+
+RESPONSE = torch.tensor([65, 200, 7])
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"clamp": False},
+    {"target": "margin"},
+    {"target": "logprob"},
+    {"head_weights": "mean"},
+]
+
+
+@pytest.fixture(params=["kept", "by layers", "by layers, one target at a time"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param != "kept":
+        monkeypatch.setattr(streaming, "KEPT_NUMBERS", 0)
+    if request.param.endswith("time"):
+        monkeypatch.setattr(streaming, "TARGET_NUMBERS", 1)
+    return request.param
+
+
+def agree(model: Any, inputs: Any, part: float, **options: Any) -> None:
+    """Both forms within `part` of the largest score, and some of it real."""
+    prompt = encode(model, inputs)[0]
+    expected = textbook_relevance(model, prompt, RESPONSE, **options)
+    found = streaming.prompt_relevance(model, prompt, RESPONSE, **options)
+    assert found.shape == expected.shape == (prompt.n_visual,) and found.dtype == torch.float32
+    assert expected.std() > 0
+    assert (found - expected).abs().max() <= part * expected.abs().max()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("asked", [MIXED, VIDEO], ids=["images and a video", "video"])
+def test_equals_the_textbook(model: Any, ask: Any, form: str, options: Any, asked: Any) -> None:
+    agree(model, ask(asked), 1e-5, **options)
+
+
+def test_in_bfloat16_within_a_twentieth(folder: Path, ask: Any, form: str) -> None:
+    """Both round at other places; each is up to a tenth away from what the same weights give in float32."""
+    agree(load(folder, dtype=torch.bfloat16), ask(VIDEO), 0.05)
+
+
+def test_is_no_further_from_the_truth_than_the_textbook_in_bfloat16(folder: Path, ask: Any, form: str) -> None:
+    half = load(folder, dtype=torch.bfloat16)
+    whole = load(folder).to(torch.bfloat16).float()  # the same rounded weights, exact arithmetic
+    (prompt,) = encode(half, ask(VIDEO))
+    truth = textbook_relevance(whole, encode(whole, ask(VIDEO))[0], RESPONSE)
+    streamed = (streaming.prompt_relevance(half, prompt, RESPONSE) - truth).abs().max()
+    assert streamed <= 1.5 * (textbook_relevance(half, prompt, RESPONSE) - truth).abs().max()
+
+
+@ONE_FAMILY
+def test_sliding_windows(family: Family, tmp_path: Path, form: str) -> None:
+    """The last layers of a Qwen2-VL may each see only so many tokens back."""
+    folder = tmp_path / "sliding"
+    family.build(
+        folder, num_hidden_layers=LAYERS, use_sliding_window=True, sliding_window=11, max_window_layers=LAYERS - 2
+    )
+    model, ask = load(folder), Asker(family, AutoProcessor.from_pretrained(folder))
+    kinds = model.config.get_text_config().layer_types
+    assert kinds == ["full_attention"] * (LAYERS - 2) + ["sliding_attention"] * 2
+    for options in ({}, {"head_weights": "mean"}):
+        agree(model, ask(MIXED), 1e-5, **options)
+    seen = model.config.get_text_config()
+    narrow = streaming.prompt_relevance(model, encode(model, ask(MIXED))[0], RESPONSE)
+    for layer in model.model.language_model.layers[-2:]:
+        layer.self_attn.sliding_window = None
+    assert seen.sliding_window == 11
+    wide = streaming.prompt_relevance(model, encode(model, ask(MIXED))[0], RESPONSE)
+    assert not torch.allclose(narrow, wide, rtol=1e-2), "the window was to matter"
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes, forward or backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for one in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(one, torch.Tensor):
+                self.numbers = max(self.numbers, one.untyped_storage().nbytes() // one.element_size())
+        return made
+
+
+@ONE_FAMILY
+@pytest.mark.parametrize("options", [{}, {"head_weights": "mean"}], ids=str)
+def test_makes_nothing_of_size_n_by_n(model: Any, ask: Any, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
+    monkeypatch.setattr(streaming, "KEPT_NUMBERS", 0)
+    inputs = ask([*(picture(20, 20, seed) for seed in range(20)), "which?"])  # 64 visual tokens each
+    prompt = encode(model, inputs)[0]
+    length = prompt.input_ids.shape[0]
+    assert length > 1000
+    with Largest() as watched:
+        streaming.prompt_relevance(model, prompt, RESPONSE, **options)
+    assert watched.numbers < length * length / 2, "the largest tensor grows with the square of the prompt"
+    with Largest() as watched:
+        textbook_relevance(model, prompt, RESPONSE, **options)
+    assert watched.numbers >= length * length, "or this would watch nothing"
