@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import bench
+from harness.bench import relevance
 from harness.experiments import Experiment, load
 from tests.benchmarks.layouts import mvbench, next_qa
 from tests.tiny import tiny_qwen2_vl
@@ -66,8 +67,8 @@ def test_both_sides_answer_the_same_cells_alike(experiment: Experiment, data: Pa
 
 def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results" / "bench.json"
-    arguments = ["--experiment", str(file), "--data", str(data), "--samples", "1", "--limit", "2", "--out", str(out)]
-    assert bench.main(arguments) == 0
+    arguments = ["--experiment", str(file), "--data", str(data), "--samples", "1", "--limit", "2", "--longest", "0"]
+    assert bench.main([*arguments, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["comparison"]["equal"] == found["comparison"]["answers"] == 6
     assert found["grid"]["answers"] == 12 and found["grid"]["failures"] == 0
@@ -84,7 +85,7 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
 
 def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     whole = bench.Grid(3, 100, 0, 2, 3 << 29, 1.0, 10.0, 0.5, 0.1, 0.1, 0.2, 0.65, 0.05)
-    text = bench.report(bench.Comparison(2.0, 7.0, 50, 49), whole, {"python": 0.02})
+    text = bench.report(bench.Comparison(2.0, 7.0, 50, 49), whole, {"python": 0.02}, [])
     said = {
         parts[1].strip(): parts[2].strip()
         for parts in (line.split("|") for line in text.splitlines())
@@ -96,3 +97,24 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     assert said["share of the answering time: harness"] == "5.00%"
     assert said["methods and LLM"] == "65.0%"
     assert (said["models, processes"], said["most memory of a process"]) == ("3, 2", "1.50 GiB")
+
+
+def test_relevance_is_measured_in_fresh_processes_and_its_growth_told() -> None:
+    shape = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=32)
+    costs = relevance.measure(shape, both=[256], alone=[512])
+    assert [(cost.form, cost.n_visual) for cost in costs] == [
+        ("streaming", 256),
+        ("prefill", 256),
+        ("textbook", 256),
+        ("streaming", 512),
+        ("prefill", 512),
+    ]
+    assert all(cost.seconds > 0 for cost in costs)
+    made = [relevance.Cost("streaming", n, n * n / 1e6, 5 * n) for n in (100, 200, 400)]
+    assert relevance.exponents(made, "streaming") == pytest.approx({"memory": 1.0, "time": 2.0})
+    made += [relevance.Cost("prefill", n, n / 1e4, 1) for n in (100, 200, 400)]
+    made.append(relevance.Cost("textbook", 100, 0.04, 2000))
+    said = dict(relevance.rows(made))
+    assert said["relevance of 100 visual tokens"].endswith("1.0 prefills")
+    assert said["  of the textbook form's"] == "25% time, 25% memory"
+    assert said["  streaming grows as"] == "n^1.00 in memory, n^2.00 in time"

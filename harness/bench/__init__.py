@@ -1,0 +1,99 @@
+"""`make bench`: how fast this machine answers, as ratios and shares that hold beyond it.
+
+Five questions, each measured in one run on one machine:
+- the sweep (one process) against VLMEvalKit's own loop (`infer_data_job_video`, `infer_data_job`), run once a cell with
+  the same wrapper on the same samples, the two taking turns benchmark by benchmark; and whether they answer alike;
+- the whole grid of an experiment, from an empty store;
+- the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
+- how long the command and the library take to start;
+- exact relevance: the streaming form against the textbook form, how both grow with the prompt, and against a prefill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.bench import relevance
+from harness.bench.answering import Comparison, Grid, compare, grid
+from harness.bench.machine import machine, starts
+from harness.experiments import load
+from harness.store import write_atomically
+from harness.tables.render import pipe_table
+
+SAMPLES = 10
+LONGEST = max(relevance.ALONE)
+
+
+def report(comparison: Comparison, whole: Grid, started: dict[str, float], costs: Sequence[relevance.Cost]) -> str:
+    """The measurements as a Markdown table."""
+    lines = [
+        ["sweep against VLMEvalKit's loop, once a cell", f"{comparison.ratio:.2f} x faster"],
+        ["  the sweep", f"{comparison.sweep_seconds:.1f} s"],
+        ["  the loop", f"{comparison.loop_seconds:.1f} s"],
+        ["  equal answers", f"{comparison.equal} of {comparison.answers}"],
+        ["whole grid, from an empty store to the table", f"{whole.seconds:.1f} s"],
+        ["  models, processes", f"{whole.models}, {whole.workers}"],
+        ["  most memory of a process", f"{whole.peak_memory / 2**30:.2f} GiB"],
+        ["  answers", f"{whole.answers} ({whole.answers / whole.wall:.1f}/s, {whole.failures} failed)"],
+        ["  planning, scoring", f"{whole.plan:.1f} s, {whole.score:.1f} s"],
+        ["  the same again, everything answered", f"{whole.again:.2f} s"],
+        ["share of the answering time: harness", f"{100 * whole.overhead:.2f}%"],
+        ["  waiting for decoded samples", f"{100 * whole.decode:.1f}%"],
+        ["  vision encoder", f"{100 * whole.encode:.1f}%"],
+        ["  methods and LLM", f"{100 * whole.answer:.1f}%"],
+        *([f"start of `{name}`", f"{seconds:.2f} s"] for name, seconds in started.items()),
+        *relevance.rows(costs),
+    ]
+    return pipe_table(["measured", "value"], lines, [False, True])
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """`retain bench`: measure, print the table and write the numbers with the machine's description. Returns 0."""
+    parser = argparse.ArgumentParser(prog="retain bench", description="Measure speed: ratios and shares.")
+    parser.add_argument("--experiment", default="table3", help="name or path of the experiment (default: table3)")
+    parser.add_argument("--profile", default="micro", help="its profile (default: micro)")
+    parser.add_argument("--data", type=Path, help="folder of the benchmarks' data (micro: made under results/data)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples compared of each benchmark (default: 10)")
+    parser.add_argument("--limit", type=int, help="samples a benchmark in the whole grid (default: all)")
+    parser.add_argument("--workers", type=int, help="processes that answer the whole grid (default: as `retain run`)")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="visual tokens of the longest relevance measured")
+    parser.add_argument("--out", type=Path, default=Path("results/micro/bench.json"), help="where the numbers go")
+    chosen = parser.parse_args(arguments)
+    experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit)
+    data = chosen.data
+    if data is None:
+        from harness.micro.editions import ensure
+
+        data = ensure(Path("results/data"))
+    comparison = compare(experiment, data, chosen.samples)
+    whole = grid(experiment, data, chosen.workers)
+    started = starts()
+    shape = relevance.Shape()
+    both, alone = ([n for n in counts if n <= chosen.longest] for counts in (relevance.BOTH, relevance.ALONE))
+    costs = relevance.measure(shape, both, alone)
+    content = {
+        "machine": machine(),
+        "experiment": {"name": experiment.name, "profile": experiment.profile, "samples_compared": chosen.samples},
+        "comparison": {**dataclasses.asdict(comparison), "ratio": comparison.ratio},
+        "grid": {**dataclasses.asdict(whole), "seconds": whole.seconds},
+        "start_seconds": started,
+        "relevance": relevance.summary(shape, costs),
+    }
+    write_atomically(chosen.out, json.dumps(_rounded(content), indent=1) + "\n")
+    about = content["machine"]
+    print(report(comparison, whole, started, costs))
+    print(f"\n{about['cpu']}, {about['cores']} cores, {about['torch_threads']} threads. Written: {chosen.out}")
+    return 0
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return value
