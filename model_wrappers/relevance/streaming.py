@@ -13,26 +13,21 @@ the targets go back through each of them together, as many as memory allows. Of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model_wrappers.anatomy import embed, language_model
 from model_wrappers.encoding import encode
 from model_wrappers.prompt import VisualPrompt, as_batch
 from model_wrappers.relevance import blocks
 from model_wrappers.relevance.attention import single
+from model_wrappers.relevance.carried import Carry, Maps, attention_of
 from model_wrappers.relevance.targets import HeadWeights, Target, checked, frozen, scores
 
-NAME = "retain_relevance"
-"""The attention implementation, in transformers' AttentionInterface."""
 TARGET_NUMBERS = 2**25
 """How many numbers the widest gradient of all targets in one pass may have: 128 MiB in float32."""
 KEPT_NUMBERS = 2**26
@@ -81,7 +76,7 @@ def prompt_relevance(
     response_ids = checked(prompt, response_ids, head_weights, target)
     # inference_mode(False) as well as the grad switches below: the caller may sit in either, and vlmeval turns
     # gradients off for good.
-    with torch.inference_mode(False), torch.no_grad(), frozen(model), _attention_of(model):
+    with torch.inference_mode(False), torch.no_grad(), frozen(model), attention_of(model):
         if head_weights == "mean":
             total = _mean(model, prompt, response_ids)
         elif _kept_numbers(model, prompt) <= KEPT_NUMBERS:
@@ -91,30 +86,13 @@ def prompt_relevance(
     return total[prompt.visual_rows].float() / len(response_ids)
 
 
-@dataclass
-class _Carry:
-    """Goes along with the hidden states: each attention takes `row` [1, n] in and leaves its output in its place."""
-
-    row: Tensor
-    clamp: bool
-    first_row: int
-    """The first row that predicts a token. In the last layer no row before it has a gradient."""
-
-
-@dataclass
-class _Maps:
-    """Collects what attention maps are made of: by layer queries, keys, scaling and window."""
-
-    layers: list[tuple[Tensor, Tensor, float, int | None]] = field(default_factory=list)
-
-
 def _whole(model: Any, prompt: VisualPrompt, response_ids: Tensor, target: Target, clamp: bool) -> Tensor:
     """The sum over the response's tokens of their rows of R, [n], through one graph of all layers."""
     rows = _rows(prompt, response_ids)
     with torch.enable_grad():
         # The embeddings ask for no gradient, so in the first layer only the relevance goes back through the attention.
         start = torch.zeros((1, int(rows[-1]) + 1), device=rows.device, requires_grad=True)
-        carry = _Carry(start, clamp, int(rows[0]))
+        carry = Carry(start, clamp, int(rows[0]))
         hidden = _teacher_forced(model, prompt, response_ids, carry)
         score = scores(model.lm_head(hidden[0, rows]).float(), response_ids, target)
     down = partial(torch.autograd.grad, (score, carry.row), (start,))
@@ -139,7 +117,7 @@ def _layer_by_layer(model: Any, prompt: VisualPrompt, response_ids: Tensor, targ
     several = max(1, TARGET_NUMBERS // (length * _widest(model)))
     total = torch.zeros(length, device=rows.device)
     for part in torch.arange(len(rows), device=rows.device).split(several):
-        total += _down(model, entered, rows[part], response_ids[part], target, _Carry(total, clamp, int(rows[0])))
+        total += _down(model, entered, rows[part], response_ids[part], target, Carry(total, clamp, int(rows[0])))
     return total
 
 
@@ -149,7 +127,7 @@ def _down(
     rows: Tensor,
     tokens: Tensor,
     target: Target,
-    carry: _Carry,
+    carry: Carry,
 ) -> Tensor:
     """One pass from the last layer to the first for the targets `tokens`, which `rows` predict: [n]."""
     above: Tensor | None = None
@@ -172,7 +150,7 @@ def _down(
 
 def _mean(model: Any, prompt: VisualPrompt, response_ids: Tensor) -> Tensor:
     """The sum of the rows of R where C is the mean attention: no gradient, so no backward pass."""
-    rows, maps = _rows(prompt, response_ids), _Maps()
+    rows, maps = _rows(prompt, response_ids), Maps()
     length = _teacher_forced(model, prompt, response_ids, maps).shape[1]
     relevance = _unit(rows, torch.zeros((1, length), device=rows.device))[:, 0]
     for query, key, scaling, window in reversed(maps.layers):
@@ -203,7 +181,7 @@ def _kept_numbers(model: Any, prompt: VisualPrompt) -> int:
     return prompt.input_ids.shape[0] * len(language_model(model).layers) * a_row
 
 
-def _teacher_forced(model: Any, prompt: VisualPrompt, response_ids: Tensor, relevance: _Carry | _Maps | None) -> Tensor:
+def _teacher_forced(model: Any, prompt: VisualPrompt, response_ids: Tensor, relevance: Carry | Maps | None) -> Tensor:
     """Last hidden states [1, n, d] of one forward over the prompt and the response but its last token."""
     # The clone makes an ordinary tensor of what may have been made in inference mode.
     embeds = prompt.inputs_embeds.detach().clone()
@@ -213,141 +191,3 @@ def _teacher_forced(model: Any, prompt: VisualPrompt, response_ids: Tensor, rele
     return language_model(model)(
         inputs_embeds=embeds[None], position_ids=as_batch(positions), use_cache=False, relevance=relevance
     ).last_hidden_state
-
-
-class _Attention(torch.autograd.Function):
-    """Causal attention with one more input and output, the carry [1, n], whose gradient is a row of relevance."""
-
-    @staticmethod
-    def forward(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        carry: Tensor,
-        scaling: float,
-        clamp: bool,
-        window: int | None,
-        first_row: int,
-    ) -> tuple[Tensor, Tensor]:
-        return _attend(query, key, value, scaling, window), carry.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.how = inputs[4:]
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, relevance: Tensor) -> Any:
-        found = _backward(*ctx.saved_tensors, grad_output, relevance, *ctx.how, any(ctx.needs_input_grad[:3]))
-        *inputs, carried = found
-        asked = [grad if needed else None for grad, needed in zip(inputs, ctx.needs_input_grad, strict=False)]
-        return *asked, relevance + carried, None, None, None, None
-
-
-@torch.library.custom_op("retain::relevance_backward", mutates_args=())
-def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    grad_output: Tensor,
-    relevance: Tensor,
-    scaling: float,
-    clamp: bool,
-    window: int | None,
-    first_row: int,
-    with_inputs: bool,
-) -> list[Tensor]:
-    """`blocks.backward` of one target; an operator of its own so that several at once reach it as one call.
-
-    Args:
-        query: [1, H, n, d]; key, value: [1, H_kv, n, d]; grad_output: [1, H, n, d]; relevance: [1, n].
-    """
-    found = blocks.backward(
-        query[0],
-        key[0],
-        value[0],
-        grad_output,
-        relevance,
-        scaling=scaling,
-        clamp=clamp,
-        window=window,
-        first_row=first_row,
-        with_inputs=with_inputs,
-    )
-    return list(found)
-
-
-def _batched(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[list[Tensor], list[int]]:
-    """Several targets: the gradient [G, 1, H, n, d] and the relevance [G, 1, n] have one more dimension, first."""
-    grad_output, relevance = (
-        value[None].expand(info.batch_size, *value.shape) if at is None else value.movedim(at, 0)
-        for value, at in zip(arguments[3:5], dims[3:5], strict=True)
-    )
-    found = _backward(*arguments[:3], grad_output[:, 0], relevance[:, 0], *arguments[5:])
-    return [one[:, None] if one.numel() else one.expand(info.batch_size, 0) for one in found], [0] * len(found)
-
-
-_backward.register_vmap(_batched)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
-    """Causal attention [1, H, n, d] by torch's fused kernels."""
-    fused = torch.nn.functional.scaled_dot_product_attention
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    length = query.shape[2]
-    if window is None or window >= length:
-        return fused(query, key, value, is_causal=True, scale=scaling)
-    parts = []
-    for start in range(0, length, window):  # whose mask is small: each block sees two windows at most
-        stop, low = min(start + window, length), max(0, start - window + 1)
-        rows = torch.arange(start, stop, device=query.device)[:, None]
-        columns = torch.arange(low, stop, device=query.device)
-        near = (columns <= rows) & (columns > rows - window)
-        parts.append(
-            fused(query[:, :, start:stop], key[:, :, low:stop], value[:, :, low:stop], attn_mask=near, scale=scaling)
-        )
-    return torch.cat(parts, dim=2)
-
-
-def _attention_interface(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    sliding_window: int | None = None,
-    relevance: _Carry | _Maps | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """One prompt without padding, as transformers' AttentionInterface calls it."""
-    if isinstance(relevance, _Carry):
-        last = module.layer_idx == module.config.num_hidden_layers - 1
-        how = (scaling, relevance.clamp, sliding_window, relevance.first_row if last else 0)
-        output, relevance.row = _Attention.apply(query, key, value, relevance.row, *how)
-    else:
-        output = _attend(query, key, value, scaling, sliding_window)
-        if relevance is not None:
-            relevance.layers.append((query[0], key[0], scaling, sliding_window))
-    return output.transpose(1, 2).contiguous(), None
-
-
-def _no_mask(*arguments: Any, **settings: Any) -> None:
-    """Causal and unpadded: the attention knows without one."""
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attention_interface)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
-
-
-@contextmanager
-def _attention_of(model: Any) -> Iterator[None]:
-    """The decoder on this attention; its own one is put back."""
-    config = language_model(model).config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
