@@ -12,7 +12,9 @@ MEASURED = Path(__file__).parents[2] / "results" / "micro" / "differences.json"
 
 def test_without_its_two_faults_the_stock_class_answers_as_ours() -> None:
     found = json.loads(MEASURED.read_text())
-    assert found["accuracy_pct"]["stock, both mended"] == found["accuracy_pct"]["ours"]
+    for name, ours in found["accuracy_pct"]["ours"].items():  # one answer of a hundred may tip over a rounding
+        assert abs(found["accuracy_pct"]["stock, both mended"][name] - ours) <= 1.0
+        assert found["accuracy_pct"]["stock"][name] < ours - 10
     assert found["mean_pct"]["stock"] < found["mean_pct"]["ours"]
     assert found["command"] == differences.COMMAND
 
