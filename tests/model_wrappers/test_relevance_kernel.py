@@ -65,7 +65,6 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor], case: Case, bou
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """What the kernels return: `case/name`."""
-    pytest.importorskip("triton")
     file = tmp_path_factory.mktemp("interpreted") / "found.safetensors"
     command = [sys.executable, "-m", "tests.model_wrappers.kernel_cases", str(file)]
     child = subprocess.run(
@@ -130,7 +129,7 @@ def test_compiles_within_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capability: int
 ) -> None:
     """The widest heads in bfloat16 need the most; a GPU of capability 8.6 or 8.9 has 99 KiB."""
-    triton = pytest.importorskip("triton")
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -181,7 +180,6 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_runs_the_kernel_where_it_can(
     monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], expected: bool
 ) -> None:
-    pytest.importorskip("triton")
     from model_wrappers.relevance import kernel
 
     at = {"dtype": torch.bfloat16, "dim": 128, "capability": (8, 0), "cuda": "13.0", "starts": True, **changed}
@@ -194,7 +192,6 @@ def test_a_gpu_runs_the_kernel_where_it_can(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton starts here")
 def test_says_when_triton_does_not_start() -> None:
-    pytest.importorskip("triton")
     from model_wrappers.relevance import kernel
 
     kernel._triton_starts.cache_clear()

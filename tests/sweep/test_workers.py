@@ -94,7 +94,7 @@ def test_what_a_worker_cannot_use_is_the_parents_mistake_too(experiment: Make, v
 def test_a_fault_of_the_code_comes_with_the_workers_own_traceback(
     experiment: Make, videos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(workers.WorkerError, match=r"(?s)Traceback .*harness.sweep.answering.py.*KeyError: 'NExT-QA-MC'"):
+    with pytest.raises(workers.WorkerError, match=r"(?s)Traceback .*sweep.answering.py.*KeyError: 'NExT-QA-MC'"):
         alone(experiment(), videos, tmp_path, samples={})
 
 
