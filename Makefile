@@ -62,8 +62,10 @@ tables: $(INSTALLED)
 	  $(BIN)/retain run $$table $(RUN) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
 	done; exit $$status
 
+# A file's tests stay in one process; each process has one thread, so that they do not get in each other's way.
+test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -q tests
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check harness model_wrappers tests

@@ -19,7 +19,10 @@ def _tokens(experiment: Any, data: plan.Data, model: str, benchmark: str) -> int
     opened = data.open(benchmark, experiment.frames_of(model))
     wrapper = open_model(model, **plan.open_settings(experiment, model))
     try:
-        use_frames_of(wrapper, opened.dataset)
+        if opened.modality == "video":
+            use_frames_of(wrapper, opened.dataset)
+        else:
+            wrapper.set_dump_image(opened.dataset.dump_image)
         return wrapper.prepare(message_for(wrapper, opened, 0), opened.dataset.dataset_name).n_visual
     finally:
         wrapper.close()

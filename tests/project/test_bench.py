@@ -75,7 +75,7 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
     parts = found["grid"]["decode"] + found["grid"]["encode"] + found["grid"]["answer"]
     assert found["grid"]["overhead"] == pytest.approx(1 - parts, abs=1e-3)
     assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
-    assert 2**28 < found["grid"]["peak_memory"] < 3 * 2**30
+    assert 2**28 < found["grid"]["peak_memory"] < 2**34  # this process, with all that earlier tests left in it
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
     assert set(found["start_seconds"]) == {"python", "retain --help", "import model_wrappers"}

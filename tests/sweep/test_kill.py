@@ -39,6 +39,20 @@ def locked(store: Path) -> bool:
     return False
 
 
+def children(parent: int) -> list[int]:
+    """The processes that a process started, of all its threads."""
+    lists = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
     path = write_experiment(tmp_path, checkpoint, max_new_tokens=150)  # slow enough to be met in its middle
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -50,11 +64,14 @@ def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> No
     while sum(content.count(b"\n") for content in lines(killed).values()) < 10 and time.monotonic() < until:
         assert process.poll() is None, process.communicate()[0].decode()
         time.sleep(0.005)
+    workers = children(process.pid)
+    assert len(workers) >= 2
     process.kill()
     process.wait()
-    while locked(killed) and time.monotonic() < until:
+    while any(map(alive, workers)) and time.monotonic() < until:
         time.sleep(0.01)
-    assert not locked(killed), "the workers were to end with their parent"
+    assert not any(map(alive, workers)), "the workers were to end with their parent"
+    assert not locked(killed)
     before = lines(killed)
     answered = sum(content.count(b"\n") for content in before.values())
     assert 10 <= answered < 48, "the run was to be killed in its middle"
