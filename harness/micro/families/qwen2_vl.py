@@ -26,8 +26,9 @@ from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS, PromptFormat
 from harness.micro.scenes import CELL, IMAGE_SIDE, SEGMENTS, VIDEO_SIDE, Scene
 
 MIN_PIXELS = (VIDEO_SIDE * CELL) ** 2
-MAX_PIXELS = (IMAGE_SIDE * CELL) ** 2
-"""A video frame has MIN_PIXELS and an image MAX_PIXELS, so neither is ever resized."""
+"""Of a video frame, which is thus never resized."""
+MAX_PIXELS = 16384 * 28 * 28
+"""As the real checkpoints have it: who wants images smaller says so (`harness.models`)."""
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 """CLIP's, as Qwen2-VL's processors use."""
