@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 from harness.micro import tokenizer as bpe
 from harness.micro.families.base import Family, Layout, cells, disturbed, over_time
 from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS, PromptFormat
-from harness.micro.scenes import CELL, IMAGE_SIDE, SEGMENTS, VIDEO_SIDE, Scene
+from harness.micro.scenes import CELL, SEGMENTS, VIDEO_SIDE, Scene
 
 MIN_PIXELS = (VIDEO_SIDE * CELL) ** 2
 """Of a video frame, which is thus never resized."""
