@@ -159,6 +159,33 @@ def reference(
     print(paper.render(name, from_csv(ours.read_text("utf-8")) if ours.is_file() else None), end="")
 
 
+@app.command()
+def show(
+    model: Annotated[str, typer.Option(help="a model's name (see `retain list`) or checkpoint folder")],
+    question: Annotated[str, typer.Option(help="what it is asked")],
+    image: Annotated[Path | None, typer.Option(help="a picture to ask about, or")] = None,
+    video: Annotated[Path | None, typer.Option(help="a video")] = None,
+    keep: Annotated[
+        list[float] | None, typer.Option(help="shares of the visual tokens to keep (default: 0.5 0.25)")
+    ] = None,
+    keeps: Annotated[
+        list[float] | None, typer.Argument(metavar="KEEP", help="more shares, as in --keep 0.5 0.25")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="frames of the video (default: the model's setting)")] = None,
+    out: Annotated[Path, typer.Option(help="folder of the PNG and the page")] = DEFAULT_STORE / "show",
+) -> None:
+    """Draw what a model looks at in a picture or video, and what it answers from the tokens that are kept."""
+    from harness.show.request import check
+
+    request = check(model, question, image, video, [*(keep or ()), *(keeps or ())], frames)
+
+    from harness.show.draw import draw
+    from harness.show.gather import gather
+    from harness.show.page import write
+
+    print(f"Written: {_braced(write(draw(gather(request)), out))}")
+
+
 @app.command(name="list")
 def list_names() -> None:
     """List the models, methods, benchmarks and experiments that are known by name."""
@@ -190,6 +217,14 @@ def micro(context: typer.Context) -> None:
     from harness.micro.cli import main as micro_main
 
     raise typer.Exit(micro_main(context.args) or 0)
+
+
+@app.command(context_settings=PASS_ON)
+def compressor(context: typer.Context) -> None:
+    """Teach a model's compressor: `retain compressor --help` lists its commands."""
+    from harness.compressor.cli import main as compressor_main
+
+    raise typer.Exit(compressor_main(context.args) or 0)
 
 
 @app.command(context_settings=PASS_ON)

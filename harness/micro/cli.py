@@ -56,17 +56,34 @@ def train(model: Model, out: Out = CHECKPOINTS, seed: int = SEED) -> None:
 @app.command()
 def teach(model: Model, out: Out = CHECKPOINTS, samples: int = SAMPLES, epochs: int = EPOCHS, seed: int = SEED) -> None:
     """Train its compressors, one for videos and one for images, from the model's own relevance (5 minutes each)."""
-    from harness.micro.compressor import collect, fit
+    from harness.compressor.tables import sentences
+    from harness.micro.compressor import teach as run
 
     family = _family(model)
     loaded, processor = family.load(out / model)
     kinds: list[Literal["video", "image"]] = ["video"] if family.few else ["video", "image"]
     for media in kinds:
-        found = collect(family, loaded, processor, video=media == "video", samples=samples, seed=seed)
-        attentions, relevances, asked = found
+        folder = out / model / f"compressor-{media}"
+        scores, asked = run(family, loaded, processor, folder, media=media, samples=samples, epochs=epochs, seed=seed)
         print(f"{model}, {media}: {samples} of {asked} questions were answered right and kept", file=sys.stderr)
-        net = fit(attentions, relevances, mllm=model, media=media, epochs=epochs, seed=seed)
-        net.save_pretrained(out / model / f"compressor-{media}")
+        print(
+            f"{folder}:\n{sentences(scores)}" if scores else f"{folder} holds the compressor of this training already"
+        )
+
+
+@app.command()
+def questions(
+    out: Annotated[Path, typer.Option(help="folder of the JSONL file and what it names")],
+    media: Annotated[str, typer.Option(help="video or image")] = "video",
+    samples: Annotated[int, typer.Option(min=1, help="questions, one a scene")] = SAMPLES,
+    seed: int = SEED,
+) -> None:
+    """Write questions about training scenes as files, for `retain compressor collect --data`."""
+    from harness.micro.samples import write
+
+    if media not in ("video", "image"):
+        raise UserError(f"--media {media}: allowed are video, image")
+    print(write(out, media=media, samples=samples, seed=seed))  # type: ignore[arg-type]
 
 
 @app.command()

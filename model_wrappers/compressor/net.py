@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model_wrappers.compressor.hub import CONFIG, WEIGHTS, locate
 from model_wrappers.errors import UserError
 
 CHANNELS = (32, 64, 128, 256, 512)
 KERNEL = 3
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 InputScale = Literal["raw", "mean"]
 
@@ -81,7 +81,7 @@ class Compressor(nn.Module):
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
             # Biases make padding non-zero; a prompt must not see the padding of the batch it happens to be in.
             states = torch.relu(pointwise(depthwise(states))) * real[:, None]
-        logits = self.head(states)[:, 0]
+        logits = self.head(states)[:, 0].to(self.head.weight.dtype)  # bfloat16 under autocast: too coarse for a softmax
         return logits if mask is None else logits.masked_fill(~mask, float("-inf"))
 
     def n_parameters(self) -> int:
@@ -119,17 +119,17 @@ class Compressor(nn.Module):
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, mllm: str | None = None) -> Compressor:
+    def from_pretrained(cls, where: str | Path, mllm: str | None = None) -> Compressor:
         """Reads a compressor, in eval mode and float32.
 
         Args:
-            folder: where `save_pretrained` wrote.
+            where: folder that `save_pretrained` wrote, or the id of a hub repository with its two files.
             mllm: name of the model it is to serve; None does not ask.
 
         Raises:
-            UserError: a missing or broken file, or a compressor of another MLLM.
+            UserError: a missing or broken file, a hub id that the hub does not give, or a compressor of another MLLM.
         """
-        folder = Path(folder)
+        folder = locate(where)
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
                 raise UserError(f"compressor folder {folder} has no {name}")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model_wrappers import UserError, compress, encode
-from model_wrappers.compressor import Compressor, kl_loss, label
+from model_wrappers.compressor import Compressor, hub, kl_loss, label
 from model_wrappers.compressor.load import compressor_for
 from model_wrappers.relevance import first_layer_attention
 from tests.model_wrappers.conftest import IMAGE, VIDEO, Asker
@@ -76,6 +76,29 @@ def test_label_by_hand() -> None:
     found = label(torch.tensor([[4.0, 1.0, 3.0, 2.0], [0.0, 5.0, 5.0, 10.0]]))
     torch.testing.assert_close(found, torch.tensor([[4 / 7, 0, 3 / 7, 0], [0, 5 / 15, 0, 10 / 15]]))
     torch.testing.assert_close(label(torch.tensor([1.0, 2.0, 3.0])), torch.tensor([0, 0.4, 0.6]))
+
+
+@pytest.mark.parametrize(
+    ("zeroed", "expected"),
+    [
+        (0, [4, 1, 3, 2, 0]),
+        (0.25, [4, 1, 3, 2, 0]),
+        (0.5, [4, 0, 3, 2, 0]),
+        (0.75, [4, 0, 3, 0, 0]),
+        (0.8, [1, 0, 0, 0, 0]),
+    ],
+)
+def test_another_share_of_the_label_is_zero(zeroed: float, expected: list[float]) -> None:
+    found = label(torch.tensor([4.0, 1.0, 3.0, 2.0, 0.0]), zeroed=zeroed)
+    torch.testing.assert_close(found, torch.tensor(expected) / sum(expected))
+    padded = label(torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0, 9.0]]), torch.arange(6)[None] < 5, zeroed=zeroed)
+    torch.testing.assert_close(padded[0, :5], found)
+
+
+@pytest.mark.parametrize("zeroed", [-0.1, 1.0])
+def test_no_share_of_the_label(zeroed: float) -> None:
+    with pytest.raises(ValueError, match="0 or more and below 1"):
+        label(torch.ones(4), zeroed=zeroed)
 
 
 def test_label_of_a_padded_batch() -> None:
@@ -154,6 +177,37 @@ def test_a_broken_folder(tmp_path: Path, name: str, damage: str) -> None:
         Compressor.from_pretrained(tmp_path)
 
 
+def test_a_hub_id_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    Compressor("some-mllm").save_pretrained(tmp_path)
+    asked = []
+
+    def give(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, sorted(allow_patterns)))
+        if repository != "someone/net":
+            raise OSError("no such repository")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
+    hub._from_hub.cache_clear()
+    try:
+        for _ in range(2):
+            assert Compressor.from_pretrained("someone/net").mllm == "some-mllm"
+        assert asked == [("someone/net", ["config.json", "model.safetensors"])]
+        with pytest.raises(UserError, match="someone/other.*no folder here.*no such repository"):
+            Compressor.from_pretrained("someone/other")
+        monkeypatch.chdir(tmp_path)
+        Compressor("own-mllm").save_pretrained(tmp_path / "someone" / "net")
+        assert Compressor.from_pretrained("someone/net").mllm == "own-mllm", "a folder goes first"
+        for name in ("./someone/away", "away", "a/b/c", Path("someone/away")):
+            with pytest.raises(UserError, match=r"has no config\.json"):
+                Compressor.from_pretrained(name)
+        assert len(asked) == 2
+    finally:
+        hub._from_hub.cache_clear()
+
+
 # The method.
 
 
@@ -195,6 +249,14 @@ def test_the_method_takes_a_folder_and_reads_it_anew(model: Any, ask: Asker, tmp
             model.generate(**ask(VIDEO), max_new_tokens=1)
         answers.append(compression.last[0].kept.tolist())
     assert answers[0] != answers[1]
+
+
+def test_under_autocast_the_softmax_is_float32() -> None:
+    net, values = Compressor(input_scale="mean"), torch.rand(2, 30)
+    with torch.autocast("cpu", torch.bfloat16):
+        logs = net.log_probabilities(values)
+    assert logs.dtype == torch.float32
+    torch.testing.assert_close(logs, net.log_probabilities(values), rtol=0.02, atol=0.02)
 
 
 @ONE_FAMILY

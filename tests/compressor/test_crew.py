@@ -1,0 +1,91 @@
+"""Collecting in several processes, and processes that end suddenly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from harness.compressor import crew
+from harness.compressor.dataset import TrainingSet
+from harness.sweep.workers import WorkerError
+from model_wrappers.errors import UserError
+from tests.compressor import doomed, published
+from tests.compressor.test_collect import replies, run
+from tests.tiny import tiny_qwen2_vl
+
+
+@pytest.fixture(scope="session")
+def qwen() -> Path:
+    return tiny_qwen2_vl(seed=5)
+
+
+def lines(out: Path) -> int:
+    file = out / "samples.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path) -> None:
+    """Ctrl-C, then a kill, then to the end: every line of before stays, none is there twice."""
+    path, out = published.clips(tmp_path / "own.jsonl", 24), tmp_path / "out"
+    command = [sys.executable, "-m", "harness.cli", "compressor", "collect", "--model", str(qwen), "--data", str(path)]
+    command += ["--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for how in (signal.SIGINT, signal.SIGKILL):
+        before, enough = (out / "samples.jsonl").read_bytes() if lines(out) else b"", lines(out) + 2
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env)
+        while lines(out) < enough and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(how)
+        _, err = process.communicate()
+        assert enough <= lines(out) < 24 and (out / "samples.jsonl").read_bytes().startswith(before)
+        if how == signal.SIGINT:
+            assert process.returncode == 130
+            assert "stopped; every answer given so far is kept. Go on with: retain compressor collect" in err
+    before = (out / "samples.jsonl").read_bytes()
+    there = lines(out)
+    last = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert last.returncode == 0, last.stderr
+    assert f"24 answers, {there} of them there already" in last.stderr
+    after = (out / "samples.jsonl").read_bytes()
+    assert after.startswith(before[: before.rfind(b"\n") + 1])
+    ids = [json.loads(line)["id"] for line in after.splitlines()]
+    assert len(ids) == len(set(ids)) == 24
+
+
+def test_two_processes_collect_what_one_does(tmp_path: Path, qwen: Path) -> None:
+    path = published.clips(tmp_path / "own.jsonl", 4)
+    said = replies(qwen, path, tmp_path / "first")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    published.jsonl(path, [{**row, "answer": said[f"own/{row['id']}"]} for row in rows[:3]] + rows[3:])
+    one, two = run(qwen, path, tmp_path / "one"), run(qwen, path, tmp_path / "two", workers=2)
+    assert one.counts == two.counts == {"asked": 4, "kept": 3, "wrong answer": 1}
+    assert TrainingSet.open(tmp_path / "one").records == TrainingSet.open(tmp_path / "two").records
+    for alone, together in zip(*(TrainingSet.open(tmp_path / name).pairs() for name in ("one", "two")), strict=True):
+        torch.testing.assert_close(alone.relevance, together.relevance)
+        torch.testing.assert_close(alone.attention, together.attention)
+
+
+def test_a_process_that_is_killed_loses_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "work", doomed.killed)
+    taken: list[str] = []
+    lost = crew.ask(cast(Any, None), cast(Any, list("abcde")), 2, lambda outcome: taken.append(outcome.record["id"]))
+    assert sorted(taken) == ["a", "b"]
+    assert sorted(lost) == [f"a process was killed (SIGKILL); {left} samples of it are not asked" for left in (1, 2)]
+
+
+def test_what_a_process_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "work", doomed.mistaken)
+    with pytest.raises(UserError, match="No checkpoint folder m"):
+        crew.ask(cast(Any, None), cast(Any, ["a", "b"]), 2, lambda outcome: None)
+    monkeypatch.setattr(crew, "work", doomed.faulty)
+    with pytest.raises(WorkerError, match="Traceback: here"):
+        crew.ask(cast(Any, None), cast(Any, ["a", "b"]), 2, lambda outcome: None)
