@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.compressor.asking import Asker, Job, Outcome
 from harness.compressor.sources import Sample
-from harness.sweep.workers import PATIENCE, WorkerError, _interrupts_ignored
+from harness.sweep.workers import PATIENCE, WorkerError, interrupts_ignored
 from model_wrappers.errors import UserError
 
 
@@ -78,7 +78,7 @@ def ask(job: Job, samples: Sequence[Sample], count: int, take: Callable[[Outcome
 def _start(job: Job, samples: Sequence[Sample], device: str | None) -> _Worker:
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=work, args=(theirs, job, list(samples), device), daemon=True)
-    with _interrupts_ignored():
+    with interrupts_ignored():
         process.start()
     theirs.close()  # so that the pipe ends when the worker does
     return _Worker(process, ours, len(samples))

@@ -109,7 +109,7 @@ class _Crew:
         """One more worker, with a group to answer."""
         ours, theirs = get_context("spawn").Pipe()
         process = get_context("spawn").Process(target=work, args=(theirs, *self.given), daemon=True)
-        with _interrupts_ignored():
+        with interrupts_ignored():
             process.start()
         theirs.close()  # so that the pipe ends when the worker does
         worker = _Worker(process, ours)
@@ -180,7 +180,7 @@ class _Crew:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Ctrl-C reaches every process of a terminal. A process begun in here ignores it from its first moment on."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's; the worker ignores them as soon as it runs
