@@ -167,7 +167,7 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict
                 for keep in row.keep:
                     model.keep = keep
                     opened.dataset.data = asked.copy()
-                    work = folder / f"{benchmark}-{number}-{keep}"
+                    work = folder / Path(name).name / f"{benchmark}-{number}-{keep}"
                     work.mkdir(parents=True)
                     with data_root(data), quiet():
                         start = time.perf_counter()

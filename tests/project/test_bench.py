@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def test_both_sides_answer_the_same_cells_alike(experiment: Experiment, data: Pa
     assert (found.answers, found.equal) == (12, 12)
     assert found.sweep_seconds > 0 and found.loop_seconds > 0
     assert found.ratio == pytest.approx(found.loop_seconds / found.sweep_seconds)
+
+
+def test_several_models(experiment: Experiment, data: Path, tmp_path: Path) -> None:
+    [first] = experiment.models
+    second = shutil.copytree(first, tmp_path / "second")
+    changes = {"models": [first, str(second)], "benchmarks": ["MVBench"], "rows": experiment.rows[:1]}
+    found = bench.compare(experiment.model_copy(update=changes), data, 1)
+    assert (found.answers, found.equal) == (2, 2)
 
 
 def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
