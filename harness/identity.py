@@ -54,11 +54,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of all files under a folder: its content, wherever it lies."""
-    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in _files(folder)])
-
-
 def checkpoint_digest(folder: Path) -> str:
     """sha256 over the names and bytes of a checkpoint's files, those of its parts in folders (`llm/`) included.
 
@@ -71,7 +66,7 @@ def checkpoint_digest(folder: Path) -> str:
 
 
 def folder_stamp(folder: Path, leave_out: Iterable[str] = ()) -> str:
-    """A quick stand-in for `folder_digest` that still sees every edit.
+    """A quick stand-in for a digest of every byte under a folder, that still sees every edit.
 
     Media and large files count by name, size and modification time (nanoseconds), all others by content: opening a
     benchmark may write the same small files again. `leave_out` names folders that follow from the rest.

@@ -242,6 +242,7 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
 
 def _method_settings(row: Row, info: Any) -> dict[str, Any]:
     """Name, every field with its default, the compressor's files where there is one, and the code that runs."""
+    from model_wrappers.compressor.hub import CONFIG, WEIGHTS
     from model_wrappers.families import FAMILIES
     from model_wrappers.registry import method
 
@@ -258,5 +259,9 @@ def _method_settings(row: Row, info: Any) -> dict[str, Any]:
     if "compressor" in fields:
         folder = Path(fields["compressor"] or info.path_or_hub_id)
         found = [folder] if fields["compressor"] else sorted(folder.glob("compressor-*"))
-        settings["compressor"] = {path.name: identity.folder_digest(path) for path in found if path.is_dir()}
+        # Not its card: words about a compressor change no answer.
+        files = {path.name: [path / name for name in (CONFIG, WEIGHTS)] for path in found if path.is_dir()}
+        settings["compressor"] = {
+            name: [identity.file_digest(path) for path in paths if path.is_file()] for name, paths in files.items()
+        }
     return settings

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.micro.families.base import Family, Layout
 from harness.micro.prompts import LETTERS, PromptFormat, as_asked
 from harness.micro.questions import Question, questions
-from harness.micro.scenes import COLORS, DIRECTIONS, KINDS, Scene, render, sample_scene
+from harness.micro.scenes import COLORS, DIRECTIONS, IMAGE_SIDE, KINDS, VIDEO_SIDE, Scene, render, sample_scene
 
 IGNORE = -100
 SLOW = ("kind", "motion", "yesno")
@@ -56,6 +56,7 @@ class Batch:
             direction moved (or IGNORE).
         gazes: what tokens should look at.
         evidence: by row, the visual tokens that its questions are about, as positions in the row.
+        larger: whether the scenes are shown as Tables 5 and 6 show them.
     """
 
     pixels: Tensor
@@ -69,6 +70,7 @@ class Batch:
     cells: list[Tensor]
     gazes: list[Gaze]
     evidence: list[list[int]]
+    larger: bool
 
 
 class BatchMaker:
@@ -87,29 +89,27 @@ class BatchMaker:
         scenes = [sample_scene(self.rng, video=video, held_out=self.held_out, apart=apart) for _ in range(count)]
         return scenes, torch.from_numpy(np.stack([render(scene, self.rng) for scene in scenes]))
 
-    def make(self, name: str, scenes: int, per_scene: int) -> Batch:
+    def make(self, name: str, scenes: int, per_scene: int, *, larger: bool = False) -> Batch:
         """A batch in the format `name`, `per_scene` questions for each of `scenes` scenes."""
         video = name in self.family.video or name == BARE
-        form = self._form(name)
+        form = self.family.bare if name == BARE else self.family.form(name, larger=larger)
+        layout = self.family.layout(video=video, side=VIDEO_SIDE if video else IMAGE_SIDE, larger=larger)
         shown, pixels = self.scenes(scenes, video=video)
         rows: list[_Row] = []
         source: list[int] = []
         for number, scene in enumerate(shown):
-            asked = self._choose(scene, name, per_scene)
+            asked = self._choose(scene, name, form, per_scene)
             groups = [[question] for question in asked] if form.question_first else [asked]
             for group in groups:
-                rows.append(self._row(name, form, scene, group, video))
+                rows.append(self._row(name, form, layout, group))
                 source.append(number)
-        return self._collate(rows, source, shown, pixels)
+        return self._collate(rows, source, shown, pixels, larger)
 
-    def _form(self, name: str) -> PromptFormat:
-        return self.family.bare if name == BARE else {**self.family.video, **self.family.image}[name]
-
-    def _choose(self, scene: Scene, name: str, count: int) -> list[Question]:
+    def _choose(self, scene: Scene, name: str, form: PromptFormat, count: int) -> list[Question]:
         """`count` questions, topics in turn, the slow ones twice: there are many more of some than of others."""
         by_topic: dict[str, list[Question]] = {}
         for question in questions(scene, self.rng):
-            if question.topic == "yesno" and self._form(name).options:
+            if question.topic == "yesno" and form.options:
                 continue
             if name == "Y/N" and question.topic != "yesno":
                 continue
@@ -124,8 +124,7 @@ class BatchMaker:
             order = [topic for topic in order if by_topic[topic]]
         return chosen
 
-    def _row(self, name: str, form: PromptFormat, scene: Scene, group: Sequence[Question], video: bool) -> _Row:
-        layout = self.family.layout(video=video, side=scene.side)
+    def _row(self, name: str, form: PromptFormat, layout: Layout, group: Sequence[Question]) -> _Row:
         row = _Row(layout)
         pending = self.family.head + form.before
         if form.question_first:
@@ -199,7 +198,7 @@ class BatchMaker:
             self._ids[text] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
         return self._ids[text]
 
-    def _collate(self, rows: list[_Row], source: list[int], scenes: list[Scene], pixels: Tensor) -> Batch:
+    def _collate(self, rows: list[_Row], source: list[int], scenes: list[Scene], pixels: Tensor, larger: bool) -> Batch:
         size = max(len(row.ids) for row in rows)
 
         def padded(values: list[list[int]], fill: int) -> Tensor:
@@ -217,6 +216,7 @@ class BatchMaker:
             cells=[sight_table(scene, rows[0].layout) for scene in scenes],
             gazes=[Gaze(number, *gaze) for number, row in enumerate(rows) for gaze in row.gazes],
             evidence=[row.evidence for row in rows],
+            larger=larger,
         )
 
 
@@ -255,7 +255,8 @@ class _Row:
         places = self.layout.places[first : first + count]
         for axis, column in zip(self.positions, places.T, strict=True):
             axis[-count:] = (start + column).tolist()
-        self.next = start + int(places.max()) + 1
+        # Text goes on after the longer side, as Hugging Face counts it, also where there are more steps of time.
+        self.next = start + int(places[:, 1:].max()) + 1
 
     def look_at(self, question: Question) -> list[int]:
         """Places in the row of the visual tokens to look at: a move is told from where it ended. Notes the evidence."""

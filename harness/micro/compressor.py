@@ -59,7 +59,7 @@ def collect(
 def _question(family: Family, processor: Any, name: str, rng: np.random.Generator) -> tuple[Any, str, Scene]:
     """One training question as the processor gives it, its right answer, and the scene it is about."""
     video = name in family.video
-    form = {**family.video, **family.image}[name]
+    form = family.form(name)
     while True:
         scene = sample_scene(rng, video=video, held_out=False, apart=family.few and not video)
         asked = [q for q in questions(scene, rng) if fits(name, form.options, q.topic)]

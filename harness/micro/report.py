@@ -24,6 +24,14 @@ from harness.store import Store
 
 COMMAND = "make tables && .venv/bin/retain run bounds && .venv/bin/retain micro report"
 
+BESIDE = {
+    "bench.json": "speed and the machine, by `make bench`.",
+    "differences.json": "what the faults of VLMEvalKit's LLaVA-OneVision class cost, by `retain micro differences`.",
+    "ablations/README.md": "what the compressor's design and its teacher are worth, by `retain compressor ablate`.",
+    "figures/README.md": "what the models look at, by `retain show`.",
+}
+"""What other commands put there, named where it is."""
+
 Accuracies = Mapping[tuple[str, float], Mapping[str, float]]
 """(method, keep) -> benchmark -> percent of questions answered right."""
 
@@ -143,21 +151,22 @@ def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) 
         "guessing_pct": {name: round(value, 1) for name, value in guess.items()},
     }
     (out / "bars.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    (out / "README.md").write_text(_page(made, names), "utf-8")
+    beside = [name for name in BESIDE if (out / name).exists()]
+    (out / "README.md").write_text(_page(made, names, beside), "utf-8")
     return made
 
 
-def _page(made: Sequence[Bar], names: Sequence[str]) -> str:
+def _page(made: Sequence[Bar], names: Sequence[str], beside: Sequence[str]) -> str:
     lines = [[bar.model, bar.name, bar.wanted, bar.measured, "yes" if bar.holds else "**no**"] for bar in made]
     table = tabulate(lines, headers=["model", "what", "wanted", "measured", "holds"], tablefmt="github")
     listed = ", ".join(f"[{name}.md]({name}.md) ([csv]({name}.csv))" for name in names)
+    others = "".join(f"\n- [{path}]({path}): {BESIDE[path]}" for path in beside)
     return f"""# What the embedded default gave
 
 Micro results: three small models on generated scenes. Made by `{COMMAND}`.
 
 - Tables: {listed}.
-- [bars.json](bars.json): percent of right answers by model, row and benchmark, the guessing level, and the bars below.
-- [bench.json](bench.json): speed and the machine, by `make bench`.
+- [bars.json](bars.json): percent of right answers by model, row and benchmark, guessing, and the bars below.{others}
 
 {table}
 """

@@ -1,8 +1,8 @@
-"""Training of a micro model on a CPU: vision alone, then all together.
+"""Training of a micro model on a CPU: vision alone, all together, larger inputs, missing visual tokens.
 
-At the end, with visual tokens missing: a cut alone must not confuse the model, only what it cuts away. Every answer is
-taught, and early on also each step of looking it up: what a visual token shows and where it is, where
-each word should look, what is known at a question's last word.
+Larger inputs are those of Tables 5 and 6. At the end visual tokens are missing: a cut alone must not confuse the model,
+only what it cuts away. Every answer is taught, and early on also each step of looking it up: what a visual token shows
+and where it is, where each word should look, what is known at a question's last word.
 """
 
 from __future__ import annotations
@@ -50,29 +50,32 @@ VIDEO_MIX = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, peak learning rates and formats of the three parts.
+    """Steps, peak learning rates and formats of the four parts.
 
     Attributes:
         mix: format -> how often it is asked.
         vision: steps on vision alone.
         joint: steps on everything; in the first `short` of them only open questions in few words, in the first `shown`
             with words shown where to look.
-        missing: steps with visual tokens missing.
-        rate, missing_rate: of Adam at the top of the cosine.
+        larger: steps that mostly show longer videos and larger images, and steps before them on those images alone.
+        missing: steps with visual tokens missing, half of them larger, too.
+        rate, larger_rate, missing_rate: of Adam at the top of the cosine.
     """
 
     vision: int
     joint: int
+    larger: tuple[int, int]
     missing: int
     mix: Mapping[str, float]
     rate: float = 2e-3
+    larger_rate: float = 8e-4
     missing_rate: float = 6e-4
     short: float = 0.14
     shown: float = 0.5
 
 
-FROM_NOTHING = Schedule(80, 5200, 700, {**VIDEO_MIX, "MCQ": 0.8, "Y/N": 0.3, "VQA": 0.6})
-GROWN = Schedule(150, 1600, 300, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
+FROM_NOTHING = Schedule(80, 5200, (600, 200), 700, {**VIDEO_MIX, "MCQ": 0.8, "Y/N": 0.3, "VQA": 0.6})
+GROWN = Schedule(150, 1600, (900, 200), 700, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
 """Where the language model was trained before, under another tower."""
 
 
@@ -163,10 +166,18 @@ class Trainer:
         """All that is trained, by name."""
         return {"model": self.model, "probes": self.probes}
 
-    def encode(self, pixels: Tensor, *, noisy: bool = True) -> Tensor:
+    def encode(self, pixels: Tensor, *, noisy: bool = True, larger: bool = False) -> Tensor:
         """Visual tokens float [B, N_v, d] of pictures uint8 [B, T, H, W, 3]."""
-        video = pixels.shape[1] > 1
-        return self.family.encode(self.model, pixels, video=video, noise=self.noise if noisy else None)
+        video, noise = pixels.shape[1] > 1, self.noise if noisy else None
+        return self.family.encode(self.model, pixels, video=video, noise=noise, larger=larger)
+
+    def batch(self, name: str, share: float) -> Batch:
+        """A batch of one format, in a `share` of cases a larger one: half as many scenes then."""
+        larger = bool(torch.rand((), generator=self.noise) < share)
+        if self.family.few and name in self.family.image:
+            larger = False
+        scenes, per_scene = PACKED[name]
+        return self.maker.make(name, scenes // 2 if larger else scenes, per_scene, larger=larger)
 
     def missing(self, batch: Batch) -> Tensor:
         """bool [R, S]: visual tokens to leave out, a random share in each row, none that its questions are about."""
@@ -183,7 +194,7 @@ class Trainer:
     ) -> Losses:
         """The losses of one batch; `missing` (bool [R, S]) tokens are seen by none but themselves."""
         embeddings = self.model.model.language_model.embed_tokens
-        visual = self.encode(batch.pixels, noisy=noisy)
+        visual = self.encode(batch.pixels, noisy=noisy, larger=batch.larger)
         # A placeholder may be no token of the vocabulary; all of them are overwritten.
         embeds = embeddings(batch.input_ids.scatter(1, batch.visual, 0))
         places = batch.visual[..., None].expand(-1, -1, embeds.shape[-1])
@@ -251,8 +262,9 @@ def train(
         with torch.enable_grad():
             start = resume.step(steps=schedule.joint, seed=seed) if resume else 0
             if not start:
-                _vision(trainer, schedule)
+                _vision(trainer, schedule.vision, schedule.rate)
             history = _joint(trainer, schedule, start, resume)
+            _larger(trainer, schedule)
             _missing(trainer, schedule)
             return history
     finally:
@@ -269,18 +281,23 @@ def _optimiser(trainer: Trainer, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
-def _vision(trainer: Trainer, schedule: Schedule) -> None:
-    """Every visual token names the kind and colour under it, in the language model's own word vectors."""
-    optimiser, steps = _optimiser(trainer, schedule.rate), schedule.vision
-    bar = tqdm(range(steps), desc="vision", unit="step")
+def _vision(trainer: Trainer, steps: int, rate: float, *, larger: bool = False) -> None:
+    """Every visual token names the kind and colour under it, in the language model's own word vectors.
+
+    Args:
+        larger: two images in three steps are larger ones.
+    """
+    optimiser = _optimiser(trainer, rate)
+    bar = tqdm(range(steps), desc="larger images" if larger else "vision", unit="step")
     for step in bar:
-        _set_rate(optimiser, step / steps, schedule.rate)
-        scenes, pixels = trainer.maker.scenes(24, video=step % 3 != 0)
+        _set_rate(optimiser, step / steps, rate)
+        large = larger and step % 3 != 0
+        scenes, pixels = trainer.maker.scenes(8 if large else 24, video=not large and step % 3 != 0)
         with torch.autocast("cpu", torch.bfloat16):
-            visual = trainer.encode(pixels)
+            visual = trainer.encode(pixels, larger=large)
             embeddings = trainer.model.get_input_embeddings().weight
             assert isinstance(embeddings, Tensor)
-            layout = trainer.family.layout(video=scenes[0].segments > 1, side=scenes[0].side)
+            layout = trainer.family.layout(video=scenes[0].segments > 1, side=scenes[0].side, larger=large)
             loss = trainer.words.loss(embeddings, visual, [sight_table(scene, layout) for scene in scenes])
         _step(trainer, optimiser, loss)
         bar.set_postfix(loss=f"{loss.item():.3f}")
@@ -321,20 +338,41 @@ def _joint(trainer: Trainer, schedule: Schedule, start: int, resume: Resume | No
     return history
 
 
+def _larger(trainer: Trainer, schedule: Schedule) -> None:
+    """Everything again, most of it on larger inputs, with words shown where to look."""
+    steps, images = schedule.larger
+    if not trainer.family.few:
+        _vision(trainer, images, schedule.larger_rate, larger=True)
+    for losses, optimiser in _batches(trainer, schedule, "larger", steps, schedule.larger_rate):
+        _step(trainer, optimiser, losses.answers + 0.25 * (losses.hints + losses.words + losses.gazes))
+
+
 def _missing(trainer: Trainer, schedule: Schedule) -> None:
     """Answers with many visual tokens and a tenth of all attention gone."""
-    optimiser, steps = _optimiser(trainer, schedule.missing_rate), schedule.missing
-    names, weights = list(schedule.mix), torch.tensor(list(schedule.mix.values()))
-    bar = tqdm(range(steps), desc="tokens missing", unit="step")
-    for step in bar:
-        _set_rate(optimiser, step / steps, schedule.missing_rate)
-        name = names[int(torch.multinomial(weights, 1, generator=trainer.noise))]
-        batch = trainer.maker.make(name, *PACKED[name])
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = trainer.forward(batch, missing=trainer.missing(batch), dropout=0.1)
+    for losses, optimiser in _batches(trainer, schedule, "tokens missing", schedule.missing, schedule.missing_rate):
         _step(trainer, optimiser, losses.answers + 0.25 * losses.hints + 0.1 * losses.words)
+
+
+def _batches(
+    trainer: Trainer, schedule: Schedule, part: str, steps: int, rate: float
+) -> Iterator[tuple[Losses, torch.optim.AdamW]]:
+    """The losses of one part's batches, and the optimiser that is to take the step."""
+    optimiser, without = _optimiser(trainer, rate), part == "tokens missing"
+    names, weights = list(schedule.mix), torch.tensor(list(schedule.mix.values()))
+    bar = tqdm(range(steps), desc=part, unit="step")
+    seen: dict[str, float] = {}
+    for step in bar:
+        _set_rate(optimiser, step / steps, rate)
+        name = names[int(torch.multinomial(weights, 1, generator=trainer.noise))]
+        batch = trainer.batch(name, 0.5 if without else 0.7)
+        missing, dropout = (trainer.missing(batch), 0.1) if without else (None, 0.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = trainer.forward(batch, missing=missing, dropout=dropout)
+        yield losses, optimiser
+        key, share = f"{name}{' larger' if batch.larger else ''}", losses.right["final"]
+        seen[key] = 0.9 * seen.get(key, share) + 0.1 * share
         if step % REPORT_EVERY == 0:
-            bar.write(f"{step:5d}  {name}: answers {losses.answers.item():.3f}  final {losses.right['final']:.2f}")
+            bar.write(f"{step:5d}  " + "  ".join(f"{key} {share:.2f}" for key, share in sorted(seen.items())))
 
 
 def _set_rate(optimiser: torch.optim.AdamW, done: float, peak: float) -> None:

@@ -67,9 +67,12 @@ def test_every_bar_holds_on_good_scores_and_each_can_fail(data: Path) -> None:
 def test_a_bar_that_fails_is_written_down_as_failing(data: Path, tmp_path: Path) -> None:
     tables, out = tmp_path / "tables", tmp_path / "out"
     tables.mkdir()
+    out.mkdir()
+    (out / "bench.json").write_text("{}")
     for suffix in ("md", "csv"):
         (tables / f"table3.{suffix}").write_text("a table")
     write({"m": _found({**GOOD, "vanilla": 84.0})}, tables, data, out)
     page = (out / "README.md").read_text()
     assert "lowest: 84.0% on Video-MME" in page and "**no**" in page and "[table3.md](table3.md)" in page
     assert (out / "table3.csv").read_text() == "a table"
+    assert "[bench.json](bench.json)" in page and "figures" not in page

@@ -77,7 +77,7 @@ def test_a_folder_is_its_names_and_bytes_a_stamp_its_times(tmp_path: Path) -> No
     for folder in (a, b):
         (folder / "sub").mkdir(parents=True)
         (folder / "sub" / "x.json").write_text("1")
-    assert identity.folder_digest(a) == identity.folder_digest(b)
+    assert identity.checkpoint_digest(a) == identity.checkpoint_digest(b)
     stamp = identity.folder_stamp(a)
     (a / "x.lock").write_text("")
     assert identity.folder_stamp(a) == stamp
@@ -88,9 +88,9 @@ def test_a_folder_is_its_names_and_bytes_a_stamp_its_times(tmp_path: Path) -> No
     stamp = identity.folder_stamp(a)
     os.utime(a / "x.mp4", ns=(1, 1))
     assert identity.folder_stamp(a) != stamp
-    assert identity.folder_digest(a) == identity.folder_digest(b)
+    assert identity.checkpoint_digest(a) == identity.checkpoint_digest(b)
     (a / "sub" / "x.json").write_text("2")
-    assert identity.folder_digest(a) != identity.folder_digest(b)
+    assert identity.checkpoint_digest(a) != identity.checkpoint_digest(b)
 
 
 def test_a_checkpoint_is_all_its_parts_but_its_compressors(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness import plan as plans
 from harness import sweep
 from harness.experiments import Experiment, load
 from harness.plan import Data, open_settings
 from harness.store import Store
+from model_wrappers.compressor import Compressor
 from tests.benchmarks import layouts
 from tests.sweep.conftest import SMALL, write_experiment
 from tests.tiny_vila import tiny_vila
@@ -98,3 +100,24 @@ def test_a_plan_is_kept_until_something_it_depends_on_changes(
     assert not {cell.settings["benchmark"]["data"] for cell in first.cells} & {
         cell.settings["benchmark"]["data"] for cell in second.cells
     }
+
+
+def test_a_compressor_is_its_config_and_weights_not_its_card(
+    experiment: Make, checkpoint: Path, tmp_path: Path
+) -> None:
+    data, folder = tmp_path / "data", tmp_path / "compressor"
+    layouts.next_qa(data)
+    net = Compressor(mllm=checkpoint.name, media="video", channels=(4, 8))
+    net.save_pretrained(folder)
+    rows = [{"method": "cnn", "fields": {"compressor": str(folder)}, "keep": 0.5}]
+    seen = []
+    for change in (None, "card", "weights"):
+        if change == "card":
+            (folder / "README.md").write_text("Trained on much.")
+        if change == "weights":
+            torch.nn.init.zeros_(next(net.parameters()))
+            net.save_pretrained(folder)
+        chosen = experiment(rows=rows, benchmarks=("NExT-QA-MC",))
+        (cell,) = plans.make(chosen, Data(chosen, data), Store(tmp_path / "runs")).cells
+        seen.append(cell.settings["method"])
+    assert seen[0] == seen[1] != seen[2]

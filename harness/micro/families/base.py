@@ -15,8 +15,8 @@ from harness.evidence import SHARE, overlap
 from harness.micro.prompts import PromptFormat
 from harness.micro.scenes import SEGMENTS, Scene, Sight
 
-FRAMES = 8
-"""Frames sampled of a video: two a segment."""
+FRAMES, LONGER = 8, 24
+"""Frames sampled of a video, usually and in Table 6: two a segment, and six."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,14 @@ class Family(ABC):
     tail: ClassVar[str]
     video: ClassVar[dict[str, PromptFormat]]
     """How each video benchmark asks."""
+    longer: ClassVar[dict[str, PromptFormat]]
+    """The same of LONGER frames."""
     image: ClassVar[dict[str, PromptFormat]]
     """How each kind of image benchmark asks: MCQ, Y/N, VQA."""
     bare: ClassVar[PromptFormat]
     """A video and a question without any instruction."""
     few: ClassVar[bool] = False
-    """An image has so few visual tokens that things next to each other would share one."""
+    """An image has so few visual tokens, always, that things next to each other would share one."""
 
     @abstractmethod
     def tokenizer(self) -> Any:
@@ -89,15 +91,22 @@ class Family(ABC):
         """The processor that is saved with it."""
 
     @abstractmethod
-    def layout(self, *, video: bool, side: int) -> Layout:
-        """Of a scene of `side` x `side` cells."""
+    def layout(self, *, video: bool, side: int, larger: bool = False) -> Layout:
+        """Of a scene of `side` x `side` cells.
+
+        Args:
+            larger: as Tables 5 and 6 show it: LONGER frames, an image of more pixels.
+        """
 
     @abstractmethod
-    def encode(self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None) -> Tensor:
+    def encode(
+        self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None, larger: bool = False
+    ) -> Tensor:
         """Visual tokens float [B, N_v, d] of pictures uint8 [B, segments, H, W, 3], with gradients.
 
         Args:
             noise: if given, pixels are disturbed a little, as a video codec does.
+            larger: as in `layout`.
         """
 
     @abstractmethod
@@ -105,8 +114,14 @@ class Family(ABC):
         """A saved model in float32, and its processor."""
 
     @abstractmethod
-    def inputs(self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat) -> Any:
+    def inputs(
+        self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat, *, larger: bool = False
+    ) -> Any:
         """What the processor makes of a prompt about a scene; pictures uint8 [segments, H, W, 3]."""
+
+    def form(self, name: str, *, larger: bool = False) -> PromptFormat:
+        """How the benchmark, or kind of image benchmark, asks."""
+        return {**(self.longer if larger else self.video), **self.image}[name]
 
 
 def disturbed(x: Tensor, noise: torch.Generator | None) -> Tensor:
@@ -133,6 +148,13 @@ def over_time(places: Tensor, steps: int) -> Tensor:
     """[steps * n, 6] from the places [n, 4] of one step: the same in each of `steps` equal stretches of time."""
     times = [torch.tensor([i / steps, (i + 1) / steps]).expand(len(places), 2) for i in range(steps)]
     return torch.cat([torch.cat([time, places], dim=1) for time in times])
+
+
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """Pictures uint8 [B, n, H, W, 3] at `side` x `side` pixels, bicubic with antialiasing, as the processors do it."""
+    x = pixels.flatten(0, 1).permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(0, 255).round()
+    return x.to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, pixels.shape[:2])
 
 
 def segment_of(frames: int) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from harness.micro import tokenizer as bpe
-from harness.micro.families.base import FRAMES, Family, Layout, cells, over_time, segment_of
+from harness.micro.families.base import FRAMES, LONGER, Family, Layout, cells, over_time, resized, segment_of
 from harness.micro.families.grow import grow
 from harness.micro.families.siglip import PATCHES, SIZE, initialise, squeezed, tower_config
 from harness.micro.prompts import PLAIN_IMAGE_FORMATS, VIDEO_FORMATS, PromptFormat
@@ -29,6 +30,8 @@ from harness.micro.scenes import FPS, FRAMES_PER_SEGMENT, SEGMENTS, Scene
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 PINPOINTS = [[SIZE * rows, SIZE * columns] for rows in range(1, 4) for columns in range(1, 4)]
 ASPECT = "anyres_max_5"
+TILES, LARGER = 3, 26
+"""Table 5's images: tiles along a side, and visual tokens along it once `ASPECT` has shrunk their 36."""
 TEXT = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -64,9 +67,9 @@ def time_instruction(frames: int) -> str:
     )
 
 
-def _video(form: PromptFormat) -> PromptFormat:
+def _video(form: PromptFormat, frames: int = FRAMES) -> PromptFormat:
     """The video stands first, whatever the benchmark says."""
-    after = "\n" + time_instruction(FRAMES) + form.before + form.after
+    after = "\n" + time_instruction(frames) + form.before + form.after
     return replace(form, before="", after=after, question_first=False)
 
 
@@ -78,6 +81,7 @@ class LlavaOnevision(Family):
     head = "<|im_start|>user "
     tail = "<|im_end|><|im_start|>assistant\n"
     video = {name: _video(form) for name, form in VIDEO_FORMATS.items()}
+    longer = {name: _video(form, LONGER) for name, form in VIDEO_FORMATS.items()}
     image = {name: replace(form, before="\n", after="\n") for name, form in PLAIN_IMAGE_FORMATS.items()}
     bare = PromptFormat(options=0, wording=lambda question, options: question, after="\n")
 
@@ -127,21 +131,34 @@ class LlavaOnevision(Family):
             chat_template=CHAT_TEMPLATE,
         )
 
-    def layout(self, *, video: bool, side: int) -> Layout:
-        return _layout(video, side)
+    def layout(self, *, video: bool, side: int, larger: bool = False) -> Layout:
+        return _layout(video, side, larger)
 
-    def encode(self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None) -> Tensor:
+    def encode(
+        self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None, larger: bool = False
+    ) -> Tensor:
         inner = model.model
         seen = inner.vision_tower(squeezed(pixels, noise), output_hidden_states=True).hidden_states[-1]
         tokens = inner.multi_modal_projector(seen)
         batch, width = pixels.shape[0], tokens.shape[-1]
         newline = inner.image_newline.to(tokens.dtype)
         if video:
-            frames = inner.apply_pooling(tokens).view(batch, pixels.shape[1], -1, width)[:, segment_of(FRAMES)]
+            frames = inner.apply_pooling(tokens).view(batch, pixels.shape[1], -1, width)
+            frames = frames[:, segment_of(LONGER if larger else FRAMES)]
             return torch.cat([frames.flatten(1, 2), newline.expand(batch, 1, width)], dim=1)
-        rows = tokens.view(batch, PATCHES, PATCHES, width)
-        rows = torch.cat([rows, newline.expand(batch, PATCHES, 1, width)], dim=2)
+        rows = self._tiles(inner, pixels, noise) if larger else tokens.view(batch, PATCHES, PATCHES, width)
+        rows = torch.cat([rows, newline.expand(batch, rows.shape[1], 1, width)], dim=2)
         return torch.cat([tokens, rows.flatten(1, 2)], dim=1)
+
+    def _tiles(self, inner: Any, pixels: Tensor, noise: torch.Generator | None) -> Tensor:
+        """What the tiles of a larger image show, float [B, LARGER, LARGER, d]."""
+        batch = pixels.shape[0]
+        large = resized(pixels, TILES * SIZE).view(batch, TILES, SIZE, TILES, SIZE, 3)
+        tiles = squeezed(large.transpose(2, 3).flatten(1, 2), noise)
+        seen = inner.vision_tower(tiles, output_hidden_states=True).hidden_states[-1]
+        grid = inner.multi_modal_projector(seen).view(batch, TILES, TILES, PATCHES, PATCHES, -1).transpose(2, 3)
+        grid = grid.reshape(batch, TILES * PATCHES, TILES * PATCHES, -1).permute(0, 3, 1, 2)
+        return F.interpolate(grid, (LARGER, LARGER), mode="bilinear").permute(0, 2, 3, 1)
 
     def load(self, folder: Path) -> tuple[Any, Any]:
         model = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
@@ -149,10 +166,12 @@ class LlavaOnevision(Family):
         one_tile(model, processor)
         return model, processor
 
-    def inputs(self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat) -> Any:
+    def inputs(
+        self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat, *, larger: bool = False
+    ) -> Any:
         shown = pictures.permute(0, 3, 1, 2)
         if scene.segments > 1:
-            media, given = "<video>", {"videos": [shown[segment_of(FRAMES)]]}
+            media, given = "<video>", {"videos": [shown[segment_of(LONGER if larger else FRAMES)]]}
         else:
             media, given = "<image>", {"images": [shown[0]]}
         prompt = self.head + form.before + media + form.after + text + self.tail
@@ -160,18 +179,26 @@ class LlavaOnevision(Family):
 
 
 def one_tile(model: Any, processor: Any) -> None:
-    """Images as they are in training: the base image and one tile."""
-    model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = [[SIZE, SIZE]]
+    """Images as they mostly are in training: the base image and one tile."""
+    tiled(model, processor, 1)
+
+
+def tiled(model: Any, processor: Any, tiles: int) -> None:
+    """Square images get `tiles` x `tiles` tiles, whatever their size."""
+    side = tiles * SIZE
+    model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = [[side, side]]
 
 
 @cache
-def _layout(video: bool, side: int) -> Layout:
+def _layout(video: bool, side: int, larger: bool) -> Layout:
     nowhere = torch.full((1, 6), torch.nan)
     if video:
-        shown = over_time(cells(PATCHES // 2, PATCHES // 2), FRAMES)
+        shown = over_time(cells(PATCHES // 2, PATCHES // 2), LONGER if larger else FRAMES)
         extents = torch.cat([shown, nowhere])
         return Layout((SEGMENTS, side, side), (len(extents),), "<video>", extents)
     base = over_time(cells(PATCHES, PATCHES), 1)
-    rows = torch.cat([base.view(PATCHES, PATCHES, 6), nowhere.expand(PATCHES, 1, 6)], dim=1)
+    size = LARGER if larger else PATCHES
+    rows = over_time(cells(size, size), 1).view(size, size, 6)
+    rows = torch.cat([rows, nowhere.expand(size, 1, 6)], dim=1)
     extents = torch.cat([base, rows.flatten(0, 1)])
     return Layout((1, side, side), (len(extents),), "<image>", extents)

@@ -21,12 +21,14 @@ from transformers import (
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from harness.micro import tokenizer as bpe
-from harness.micro.families.base import Family, Layout, cells, disturbed, over_time
+from harness.micro.families.base import LONGER, Family, Layout, cells, disturbed, over_time, resized, segment_of
 from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS, PromptFormat
 from harness.micro.scenes import CELL, SEGMENTS, VIDEO_SIDE, Scene
 
 MIN_PIXELS = (VIDEO_SIDE * CELL) ** 2
 """Of a video frame, which is thus never resized."""
+LARGER = 20
+"""Visual tokens along a side of an image in Table 5."""
 MAX_PIXELS = 16384 * 28 * 28
 """As the real checkpoints have it: who wants images smaller says so (`harness.models`)."""
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
@@ -67,7 +69,7 @@ class Qwen2VL(Family):
     name = "micro-qwen2-vl"
     head = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
     tail = "<|im_end|>\n<|im_start|>assistant\n"
-    video = VIDEO_FORMATS
+    video = longer = VIDEO_FORMATS
     image = IMAGE_FORMATS
     bare = IMAGE_FORMATS["VQA"]
 
@@ -98,10 +100,14 @@ class Qwen2VL(Family):
             chat_template=CHAT_TEMPLATE,
         )
 
-    def layout(self, *, video: bool, side: int) -> Layout:
-        return _layout(video, side)
+    def layout(self, *, video: bool, side: int, larger: bool = False) -> Layout:
+        return _layout(video, side, larger)
 
-    def encode(self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None) -> Tensor:
+    def encode(
+        self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None, larger: bool = False
+    ) -> Tensor:
+        if larger:
+            pixels = pixels[:, segment_of(LONGER // 2)] if video else resized(pixels, LARGER * CELL)
         segments, side = pixels.shape[1], pixels.shape[2] // CELL
         tokens = encode_vision(model, patches(pixels, noise), segments, side)
         return tokens.view(pixels.shape[0], segments * side * side, -1)
@@ -110,27 +116,35 @@ class Qwen2VL(Family):
         model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         return model, Qwen2VLProcessor.from_pretrained(folder)
 
-    def inputs(self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat) -> Any:
+    def inputs(
+        self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat, *, larger: bool = False
+    ) -> Any:
         kind = "video" if scene.segments > 1 else "image"
         media = f"<|vision_start|><|{kind}_pad|><|vision_end|>"
         body = text + media if form.question_first else form.before + media + form.after + text
         shown = pictures.permute(0, 3, 1, 2)
         given: dict[str, Any] = {"images": [shown[0]]}
         if scene.segments > 1:
-            given = {"videos": [shown.repeat_interleave(2, dim=0)], "do_sample_frames": False}
+            frames = shown.repeat_interleave(LONGER // SEGMENTS if larger else 2, dim=0)
+            given = {"videos": [frames], "do_sample_frames": False}
+        elif larger:
+            pixels = (LARGER * CELL) ** 2
+            given["images_kwargs"] = {"size": {"shortest_edge": pixels, "longest_edge": pixels}}
         return processor(text=[self.head + body + self.tail], return_tensors="pt", **given)
 
 
 @cache
-def _layout(video: bool, side: int) -> Layout:
-    steps = SEGMENTS if video else 1
+def _layout(video: bool, side: int, larger: bool) -> Layout:
+    segments = SEGMENTS if video else 1
+    steps = LONGER // 2 if video and larger else segments
+    rows = side if video or not larger else LARGER
     kind = "video" if video else "image"
-    axes = torch.meshgrid(torch.arange(steps), torch.arange(side), torch.arange(side), indexing="ij")
+    axes = torch.meshgrid(torch.arange(steps), torch.arange(rows), torch.arange(rows), indexing="ij")
     return Layout(
-        grid=(steps, side, side),
-        pieces=("<|vision_start|>", steps * side * side, "<|vision_end|>"),
+        grid=(segments, side, side),
+        pieces=("<|vision_start|>", steps * rows * rows, "<|vision_end|>"),
         pad=f"<|{kind}_pad|>",
-        extents=over_time(cells(side, side), steps),
+        extents=over_time(cells(rows, rows), steps),
         places=torch.stack([axis.flatten() for axis in axes], dim=1),
     )
 

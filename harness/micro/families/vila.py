@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessorPil
 
 from harness.micro import tokenizer as bpe
-from harness.micro.families.base import FRAMES, Family, Layout, cells, over_time, segment_of
+from harness.micro.families.base import FRAMES, LONGER, Family, Layout, cells, over_time, segment_of
 from harness.micro.families.grow import grow
 from harness.micro.families.llava_onevision import TEXT
 from harness.micro.families.siglip import PATCHES, SIZE, initialise, squeezed, tower_config
@@ -31,14 +31,14 @@ def _header(role: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
 
 
-def _video(name: str, form: PromptFormat) -> PromptFormat:
+def _video(name: str, form: PromptFormat, frames: int = FRAMES) -> PromptFormat:
     """VILA gets the frames as images; MMBench-Video then asks in other words."""
     if name != "MMBench-Video":
         return replace(form, after="\n" + form.after)
     return PromptFormat(
         options=0,
         wording=lambda question, options: f"Question: {question}\nAnswer: ",
-        before=f"\nYou will be provided with {FRAMES} separate frames uniformly sampled from a video, the frames are "
+        before=f"\nYou will be provided with {frames} separate frames uniformly sampled from a video, the frames are "
         "provided in chronological order of the video.\nPlease analyze these images and provide the answer to the "
         "question about the video content.\nPlease directly reply with your response to the only question.\n",
         after="\n",
@@ -53,6 +53,7 @@ class Vila(Family):
     head = BOS + BOS + _header("system") + SYSTEM + STOP + _header("user")
     tail = STOP + _header("assistant")
     video = {name: _video(name, form) for name, form in VIDEO_FORMATS.items()}
+    longer = {name: _video(name, form, LONGER) for name, form in VIDEO_FORMATS.items()}
     image = {name: replace(form, after="\n") for name, form in PLAIN_IMAGE_FORMATS.items()}
     bare = PromptFormat(options=0, wording=lambda question, options: question, after="\n")
     few = True
@@ -83,21 +84,25 @@ class Vila(Family):
         images = SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE})
         return VilaProcessor(images, tokenizer, len(tokenizer), (PATCHES // 2) ** 2, chat_template=TEMPLATES["llama_3"])
 
-    def layout(self, *, video: bool, side: int) -> Layout:
-        return _layout(video, side)
+    def layout(self, *, video: bool, side: int, larger: bool = False) -> Layout:
+        return _layout(video, side, LONGER if larger else FRAMES)
 
-    def encode(self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None) -> Tensor:
+    def encode(
+        self, model: Any, pixels: Tensor, *, video: bool, noise: torch.Generator | None, larger: bool = False
+    ) -> Tensor:
         inner = model.model
         seen = inner.vision_tower(squeezed(pixels, noise), output_hidden_states=True).hidden_states[-2]
         tokens = inner.multi_modal_projector(seen).view(*pixels.shape[:2], (PATCHES // 2) ** 2, -1)
-        return (tokens[:, segment_of(FRAMES)] if video else tokens).flatten(1, 2)
+        return (tokens[:, segment_of(LONGER if larger else FRAMES)] if video else tokens).flatten(1, 2)
 
     def load(self, folder: Path) -> tuple[Any, Any]:
         model = VilaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
         return model, VilaProcessor.from_pretrained(folder)
 
-    def inputs(self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat) -> Any:
-        frames = segment_of(FRAMES).tolist() if scene.segments > 1 else [0]
+    def inputs(
+        self, processor: Any, scene: Scene, pictures: Tensor, text: str, form: PromptFormat, *, larger: bool = False
+    ) -> Any:
+        frames = segment_of(LONGER if larger else FRAMES).tolist() if scene.segments > 1 else [0]
         images = [Image.fromarray(pictures[frame].numpy()) for frame in frames]
         media = "\n".join(["<image>"] * len(images))
         # The processor's tokenizer puts the other BOS.
@@ -106,8 +111,8 @@ class Vila(Family):
 
 
 @cache
-def _layout(video: bool, side: int) -> Layout:
-    frames, count = (FRAMES, SEGMENTS) if video else (1, 1)
+def _layout(video: bool, side: int, frames: int) -> Layout:
+    frames, count = (frames, SEGMENTS) if video else (1, 1)
     columns = cells(PATCHES // 2, PATCHES // 2).view(PATCHES // 2, PATCHES // 2, 4).transpose(0, 1).reshape(-1, 4)
     pieces: list[str | int] = [len(columns)]
     for _ in range(frames - 1):
