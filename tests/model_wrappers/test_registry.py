@@ -66,7 +66,7 @@ def test_specs(spec: str, model: str, made: Any, keep: float) -> None:
         ("m+fastv:layer=1@0.5", "layer=1"),
         ("m+fastv:layer=2,layer=3@0.5", "twice"),
         ("m+fastv:depth=2@0.5", "no field 'depth': its fields are layer"),
-        ("m+uniform:seed=2@0.5", "no field 'seed': it has none"),
+        ("m+uniform:seed=2@0.5", "no field 'seed': its fields are positions"),
         ("m+relevance:target=loss@0.5", "target='loss', allowed is logit or margin or logprob"),
         ("m+relevance:clamp=maybe@0.5", "clamp='maybe', allowed is true or false"),
         ("m+vanilla@0.5", "vanilla"),
