@@ -26,6 +26,9 @@ _BUILT_IN = {
     "relevance": "relevance:Relevance",
     "cnn": "cnn:CNN",
     "fastv": "fastv:FastV",
+    "visionzip": "visionzip:VisionZip",
+    "prunevid": "prunevid:PruneVID",
+    "fastvid": "fastvid:FastVID",
 }
 
 _registered: dict[str, type[Method]] = {}
