@@ -17,7 +17,7 @@ from model_wrappers.anatomy import language_model
 from model_wrappers.methods.base import LayerPruner
 from model_wrappers.positions import renumbered
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Record, budget, stopwatch, top
+from model_wrappers.selection import Record, budget, check_media, stopwatch, top
 
 
 def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -44,7 +44,7 @@ class LayerCut:
     """One method's cuts in one model: attach(), begin() at each prefill, records() after it, detach()."""
 
     def __init__(self, model: Any, method: LayerPruner, keep: float) -> None:
-        self.decoder = language_model(model)
+        self.model, self.decoder = model, language_model(model)
         self.method, self.keep = method, keep
         self.n_layers = len(self.decoder.layers)
         self.plan = dict(sorted(method.plan(self.n_layers, keep).items()))
@@ -74,7 +74,12 @@ class LayerCut:
 
         Args:
             real: [B, L] bool, False where the batch is padded; None where nothing is.
+
+        Raises:
+            UserError: the method is not defined for what a prompt shows.
         """
+        for prompt in prompts:
+            check_media(self.model, self.method, prompt)
         self._prompts = prompts
         device = prompts[0].visual.device
         self._columns = [

@@ -49,7 +49,8 @@ class VisualPrompt:
     """What the vision encoder knew of the visual tokens, a `model_wrappers.vision.VisionView`; None where nobody
     watched it."""
     cache: dict[Any, Any] = field(default_factory=dict)
-    """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs."""
+    """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs; what it cost
+    to work out what the vision encoder knew (`vision_seconds`)."""
 
     @cached_property
     def visual_rows(self) -> Tensor:

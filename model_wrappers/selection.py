@@ -103,6 +103,8 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
             raise ValueError(f"{type(method).__name__} was to give {k} sorted indices below {n_visual}, gave {kept}")
         return Choice(kept, watch.seconds)
     if isinstance(method, Merger):
+        # What the vision encoder knew is worked out once a prompt; each keep needs it.
+        owed = prompt.cache.get("vision_seconds", 0.0) if method.needs_vision else 0.0
         with stopwatch(prompt.visual.device) as watch:
             merged, kept = method.merge(model, prompt, k)
         if merged.shape[:1] != kept.shape or not _rises(kept, n_visual):
@@ -113,7 +115,7 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
         if last_is_visual and int(kept[-1]) != n_visual - 1:
             kept = torch.cat((kept[:-1], kept.new_tensor([n_visual - 1])))
             merged = torch.cat((merged[:-1], prompt.inputs_embeds[-1:].to(merged)))
-        return Choice(kept, watch.seconds, merged)
+        return Choice(kept, watch.seconds + owed, merged)
     raise TypeError(f"{type(method).__name__} does not cut at the language model's input")
 
 
@@ -122,7 +124,7 @@ def check_media(model: Any, method: Method, prompt: VisualPrompt) -> None:
 
     A model that takes a video's frames as images (VILA) does not tell which they are: one image alone is no video.
     """
-    if prompt.media in method.media:
+    if prompt.media in method.media or not prompt.n_visual:
         return
     if len(visual_token_ids(model)) > 1 or prompt.n_visual <= tokens_a_frame(model):
         raise UserError(

@@ -18,6 +18,7 @@ from torch import Tensor
 from model_wrappers.anatomy import VISION_CALLS, tower_layer, tower_projections, tower_to_tokens, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.prompt import VisualPrompt
+from model_wrappers.selection import stopwatch
 
 ROWS = 512
 """Query rows whose attention is held at once."""
@@ -145,6 +146,12 @@ class VisionView:
 
     @cached_property
     def _tokens(self) -> Tensor:
+        with stopwatch(self.prompt.visual.device) as watch:
+            found = self._gather()
+        self.prompt.cache["vision_seconds"] = watch.seconds
+        return found
+
+    def _gather(self) -> Tensor:
         ids = self.prompt.input_ids[self.prompt.visual_rows]
         width = next(iter(self.parts.values()))[0].tokens.shape[1]
         found = torch.full((len(ids), width), torch.nan, device=ids.device)

@@ -1,5 +1,5 @@
 """FastVID: Dynamic Density Pruning for Fast Video Large Language Models (arXiv 2503.11187; LunarShen/FastVID,
-LLaVA-NeXT/llava/model/language_model/modeling_qwen2.py)."""
+LLaVA-NeXT, modeling_qwen2.py)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""VisionZip: Longer is Better but Not Necessary in Vision Language Models (arXiv 2412.04467; dvlab-research/VisionZip,
-visionzip/clip_encoder.py)."""
+"""VisionZip: Longer is Better but Not Necessary in Vision Language Models (arXiv 2412.04467;
+JIA-Lab-research/VisionZip, visionzip/clip_encoder.py)."""
 
 from __future__ import annotations
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
-from model_wrappers import UserError, budget, compress, encode
+from model_wrappers import UserError, budget, compress, encode, generate
+from model_wrappers.methods.base import LayerPruner
 from model_wrappers.methods.fastvid import FastVID
 from model_wrappers.methods.frames import apportion, videos
 from model_wrappers.methods.prunevid import PruneVID, contiguous
@@ -295,3 +297,31 @@ def test_the_encoder_is_left_as_it_was(model: Any, ask: Any) -> None:
 def test_fields_that_cannot_be(name: str, fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{name}: {next(iter(fields))}="):
         method(name, **fields)
+
+
+@dataclass(frozen=True)
+class VideoPruner(LayerPruner):
+    """Cuts between layers, and is defined for videos only."""
+
+    media: ClassVar[frozenset[str]] = frozenset({"video"})
+
+    def plan(self, n_layers: int, keep: float) -> dict[int, float]:
+        return {1: keep}
+
+    def score(self, layer: Any, hidden: Any, position_embeddings: Any, visual: Any) -> Tensor:
+        return torch.arange(int(visual.sum())).float()
+
+
+def test_a_layer_pruner_of_videos_says_so_too(model: Any, ask: Any) -> None:
+    (prompt,) = encode(model, ask(IMAGE))
+    with pytest.raises(UserError, match="defined for video prompts"):
+        generate(model, prompt, VideoPruner(), 0.5, max_new_tokens=1)
+    (prompt,) = encode(model, ask(VIDEO))
+    _, record = generate(model, prompt, VideoPruner(), 0.5, max_new_tokens=1)
+    assert len(record.kept) == budget(0.5, prompt.n_visual)
+
+
+def test_each_keep_is_charged_for_what_the_encoder_knew(model: Any, ask: Any) -> None:
+    (prompt,) = encode(model, ask(VIDEO))
+    records = [generate(model, prompt, method("visionzip"), keep, max_new_tokens=1)[1] for keep in (0.5, 0.25)]
+    assert all(record.scoring_seconds >= prompt.cache["vision_seconds"] > 0 for record in records)
