@@ -103,6 +103,7 @@ class Compression:
             self._layer_cut.detach()
         if self._vision is not None:
             self._vision.__exit__()
+            self._vision.forget()
         if self._watches:
             del self.model.generate
             self._watches = False

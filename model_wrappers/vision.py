@@ -76,6 +76,10 @@ class VisionWatch:
         while self._attached:
             delattr(self.core, self._attached.pop())
 
+    def forget(self) -> None:
+        """Lets go of what it remembered."""
+        self._seen.clear()
+
     def _around(self, kind: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(inner)
         def call(*args: Any, **kwargs: Any) -> Any:
