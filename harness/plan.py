@@ -241,13 +241,18 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
 
 
 def _method_settings(row: Row, info: Any) -> dict[str, Any]:
-    """Name, every field with its default, the compressor's files where there is one, and the code that runs."""
+    """Name, every field with its default, the compressor's files where there is one, and the code that runs.
+
+    `positions` has a place of its own; it is among the fields too where kept tokens are renumbered.
+    """
     from model_wrappers.compressor.hub import CONFIG, WEIGHTS
     from model_wrappers.families import FAMILIES
     from model_wrappers.registry import method
 
     made = method(row.method, **row.fields)
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+    if made.positions == "own":
+        del fields["positions"]
     family = f"model_wrappers.families.{FAMILIES[info.family][0]}"
     modules = ["model_wrappers.compression", family, type(made).__module__]
     settings: dict[str, Any] = {

@@ -18,11 +18,13 @@ from model_wrappers import registry
 from model_wrappers.anatomy import language_model, visual_token_ids
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
-from model_wrappers.layer_cut import LayerCut, gather_rows, left_pad
+from model_wrappers.layer_cut import LayerCut, left_pad
 from model_wrappers.methods.base import LayerPruner, Method, Vanilla
+from model_wrappers.positions import shorten
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.relevance.response import run_generate
-from model_wrappers.selection import Record, budget, check_keep, choose
+from model_wrappers.selection import Choice, Record, budget, check_keep, choose
+from model_wrappers.vision import VisionWatch
 
 __all__ = ["Compression", "Record", "budget", "compress", "encode", "generate"]
 
@@ -66,6 +68,7 @@ class Compression:
         self._layer_cut: LayerCut | None = None
         if isinstance(method, LayerPruner) and self.keep < 1:
             self._layer_cut = LayerCut(model, method, self.keep)
+        self._vision = VisionWatch(model) if method.needs_vision and self.keep < 1 else None
         self._handles: list[RemovableHandle] = []
         self._records: list[Record] = []
         self._forget()
@@ -87,6 +90,8 @@ class Compression:
         ]
         if self._layer_cut is not None:
             self._layer_cut.attach()
+        if self._vision is not None:
+            self._vision.__enter__()
         if self.method.needs_response and self.keep < 1:
             self._watch_generate()
         return self
@@ -96,6 +101,9 @@ class Compression:
             self._handles.pop().remove()
         if self._layer_cut is not None:
             self._layer_cut.detach()
+        if self._vision is not None:
+            self._vision.__exit__()
+            self._vision.forget()
         if self._watches:
             del self.model.generate
             self._watches = False
@@ -164,32 +172,35 @@ class Compression:
         positions = positions[-3:].expand(-1, embeds.shape[0], -1)  # without the text row that Qwen2-VL puts first
         self._dims = positions.shape[0]
         prompts = split_batch(self._ids, embeds, positions, mask, self._visual_ids)
-        following = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
+        if self._vision is not None:
+            self._vision.share(prompts)
         real = None if mask is None or bool(mask.all()) else mask.bool()
         if self._layer_cut is not None:
             self._layer_cut.begin(prompts, real)
-            self._next = following  # after a prompt padded on the right, generate() would count on from the padding
+            # After a prompt padded on the right, generate() would count on from the padding.
+            self._next = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
             return None
-        chosen = [self._choose(prompt) for prompt in prompts]
+        pairs = [(prompt, self._choose(prompt)) for prompt in prompts]
         layers = len(self._decoder.layers)
         self._records = [
-            Record(prompt.n_visual, self.keep, kept.cpu(), [len(kept)] * layers, seconds)
-            for prompt, (kept, seconds) in zip(prompts, chosen, strict=True)
+            Record(prompt.n_visual, self.keep, choice.kept.cpu(), [len(choice.kept)] * layers, choice.seconds)
+            for prompt, choice in pairs
         ]
-        if all(len(record.kept) == record.visual for record in self._records):
+        if not any(len(choice.kept) < prompt.n_visual or choice.merged is not None for prompt, choice in pairs):
             return None
-        rows = []
-        for row, (prompt, (kept, _)) in enumerate(zip(prompts, chosen, strict=True)):
-            stay = prompt.rows_kept(kept)
-            rows.append(stay if real is None else real[row].nonzero().squeeze(1)[stay])
-        index, self._real = left_pad(rows)
-        self._width, self._next = index.shape[1], following
-        # Gaps in one-dimensional positions would be read as packed sequences where there is neither mask nor cache.
-        shown = torch.ones_like(index, dtype=torch.bool) if self._real is None and self._dims == 1 else self._real
+        shorts = [shorten(prompt, choice.kept, self.method.positions, choice.merged) for prompt, choice in pairs]
+        embeds, self._real = left_pad([short.embeds for short in shorts])
+        positions = left_pad([short.positions.T for short in shorts])[0].permute(2, 0, 1)
+        self._width = embeds.shape[1]
+        self._next = torch.tensor([short.next_position for short in shorts], device=embeds.device)
+        shown = self._real
+        if shown is None and self._dims == 1:
+            # Gaps in one-dimensional positions would be read as packed sequences where there is neither mask nor cache.
+            shown = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         return {
             **kwargs,
-            "inputs_embeds": gather_rows(embeds, index),
-            "position_ids": self._as_decoder(gather_rows(positions.permute(1, 2, 0), index).permute(2, 0, 1)),
+            "inputs_embeds": embeds,
+            "position_ids": self._as_decoder(positions),
             "attention_mask": shown,
         }
 
@@ -197,7 +208,7 @@ class Compression:
         """[3, B, L] as it is, [1, B, L] as the [B, L] of a decoder with one-dimensional positions."""
         return positions if self._dims > 1 else positions[0]
 
-    def _choose(self, prompt: VisualPrompt) -> tuple[Tensor, float]:
+    def _choose(self, prompt: VisualPrompt) -> Choice:
         if self._settings is not None:
             prompt.cache["generate_kwargs"] = self._settings
         self._scoring = True
@@ -248,17 +259,18 @@ def generate(
         cut.begin([prompt], None)
         cut.attach()
         try:
-            answer = run_generate(model, prompt, None, **generate_kwargs)
+            answer = run_generate(model, prompt, None, **generate_kwargs)[0]
         finally:
             cut.detach()
         return answer, cut.records()[0]
     layers = len(language_model(model).layers)
-    kept, seconds = choose(model, prompt, method, keep)
+    kept, seconds, merged = choose(model, prompt, method, keep)
     record = Record(prompt.n_visual, keep, kept.cpu(), [len(kept)] * layers, seconds)
-    if len(kept) < prompt.n_visual:
-        return run_generate(model, prompt, prompt.rows_kept(kept), **generate_kwargs), record
+    if len(kept) < prompt.n_visual or merged is not None:
+        short = shorten(prompt, kept, method.positions, merged)
+        return run_generate(model, prompt, [short], **generate_kwargs)[0], record
     start = time.perf_counter()
-    answer = run_generate(model, prompt, None, **generate_kwargs)
+    answer = run_generate(model, prompt, None, **generate_kwargs)[0]
     if not generate_kwargs.get("do_sample", model.generation_config.do_sample):
         prompt.cache.setdefault("response_ids", answer)
         prompt.cache.setdefault("response_seconds", time.perf_counter() - start)

@@ -15,17 +15,18 @@ from transformers.masking_utils import create_causal_mask
 
 from model_wrappers.anatomy import language_model
 from model_wrappers.methods.base import LayerPruner
+from model_wrappers.positions import renumbered
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Record, budget, stopwatch, top
+from model_wrappers.selection import Record, budget, check_media, stopwatch, top
 
 
 def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Row indices of several prompts as one [B, L'] index, padded on the left, and its [B, L'] mask.
+    """Rows [L_i, ...] of several prompts as one [B, L', ...], padded with zeros on the left, and its [B, L'] mask.
 
-    The mask is None where nothing is padded. Padded places point at index 0; the mask hides them.
+    The mask is None where nothing is padded. Of row indices the padded places point at index 0; the mask hides them.
     """
     width = max(len(row) for row in rows)
-    index = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows])
+    index = torch.stack([torch.nn.functional.pad(row, (0, 0) * (row.ndim - 1) + (width - len(row), 0)) for row in rows])
     if all(len(row) == width for row in rows):
         return index, None
     real = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows])
@@ -43,7 +44,7 @@ class LayerCut:
     """One method's cuts in one model: attach(), begin() at each prefill, records() after it, detach()."""
 
     def __init__(self, model: Any, method: LayerPruner, keep: float) -> None:
-        self.decoder = language_model(model)
+        self.model, self.decoder = model, language_model(model)
         self.method, self.keep = method, keep
         self.n_layers = len(self.decoder.layers)
         self.plan = dict(sorted(method.plan(self.n_layers, keep).items()))
@@ -73,7 +74,12 @@ class LayerCut:
 
         Args:
             real: [B, L] bool, False where the batch is padded; None where nothing is.
+
+        Raises:
+            UserError: the method is not defined for what a prompt shows.
         """
+        for prompt in prompts:
+            check_media(self.model, self.method, prompt)
         self._prompts = prompts
         device = prompts[0].visual.device
         self._columns = [
@@ -88,6 +94,9 @@ class LayerCut:
         self._real: dict[int, Tensor | None] = {}
         self._masks: dict[tuple[int, int, int], Any] = {}
         self._embeddings: tuple[Tensor, ...] = ()
+        self._next: dict[int, Tensor] = {}  # by cut [B]: position after the last row, where each cut renumbers
+        self._steps: dict[tuple[int, int, int], tuple[Tensor, ...]] = {}
+        self._widths: dict[int, int] = {}  # by cut: rows that it left, padding included
 
     def records(self) -> list[Record]:
         """One a prompt of the last prefill."""
@@ -132,6 +141,8 @@ class LayerCut:
                     uncut = index == min(self.plan)
                     hidden = self._cut(index, hidden, kwargs["position_embeddings"] if uncut else self._embeddings)
                 kwargs = {**kwargs, "position_embeddings": self._embeddings}
+            elif self.method.positions == "renumber":
+                kwargs = {**kwargs, "position_embeddings": self._step_embeddings(index, hidden, seen)}
             real = self._real_at(index)
             if real is not None:
                 real = torch.nn.functional.pad(real, (0, seen + hidden.shape[1] - real.shape[1]), value=True)
@@ -163,18 +174,50 @@ class LayerCut:
         self._columns = [torch.arange(width - len(row), width, device=row.device) for row in rows]
         self._real[index] = real
         self._masks.clear()
-        self._embeddings = tuple(gather_rows(part, gather.to(part.device)) for part in position_embeddings)
+        self._widths[index] = width
+        if self.method.positions == "renumber":
+            self._embeddings = self._renumber(index, hidden)
+        else:
+            self._embeddings = tuple(gather_rows(part, gather.to(part.device)) for part in position_embeddings)
         return gather_rows(hidden, gather.to(hidden.device))
 
+    def _renumber(self, index: int, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Rotary tables of the rows that the cut at `index` leaves, counted anew."""
+        closed = [
+            renumbered(prompt, prompt.rows_kept(kept)) for prompt, kept in zip(self._prompts, self._kept, strict=True)
+        ]
+        self._next[index] = torch.stack([part[:, -1].max() + 1 for part in closed])
+        return self._rotary(hidden, left_pad([part.T for part in closed])[0].permute(2, 0, 1))
+
+    def _step_embeddings(self, index: int, hidden: Tensor, seen: int) -> tuple[Tensor, ...]:
+        """Rotary tables of new rows in the layers after a cut that renumbered: they count on from its own length."""
+        cut = self._cut_before(index)
+        key = (cut, seen, hidden.shape[1])
+        if key not in self._steps:
+            step = torch.arange(hidden.shape[1], device=self._next[cut].device) + seen - self._widths[cut]
+            positions = self._next[cut][:, None] + step
+            dims = self._prompts[0].position_ids.shape[0]
+            self._steps = {key: self._rotary(hidden, positions.expand(dims, -1, -1))}
+        return self._steps[key]
+
+    def _rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """(cos, sin), each [B, L', head_dim], of positions [3 or 1, B, L']."""
+        positions = positions.to(hidden.device)
+        return self.decoder.rotary_emb(hidden, positions if positions.shape[0] > 1 else positions[0])
+
+    def _cut_before(self, index: int) -> int:
+        """The last cut that layer `index` comes after."""
+        return max(cut for cut in self.plan if cut <= index)
+
     def _real_at(self, index: int) -> Tensor | None:
-        return self._real[max(cut for cut in self.plan if cut <= index)]
+        return self._real[self._cut_before(index)]
 
     def _mask(self, index: int, hidden: Tensor, real: Tensor | None, cache: Any) -> Any:
         """The mask for this layer's own KV length, in the form that the attention kernel in use takes."""
         if real is None and hidden.shape[1] == 1 and not getattr(cache, "is_compileable", False):
             return None  # one row that looks at everything: no kernel needs a mask for that
         # Layers between two cuts share a mask; the key tells steps apart by the length seen so far.
-        key = (max(cut for cut in self.plan if cut <= index), _seen(cache, index), hidden.shape[1])
+        key = (self._cut_before(index), _seen(cache, index), hidden.shape[1])
         if key not in self._masks:
             self._masks = {
                 key: create_causal_mask(

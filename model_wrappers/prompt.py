@@ -45,8 +45,12 @@ class VisualPrompt:
     """
     evidence: Tensor | None = None
     """[N_v] bool: the visual tokens that the question is about, where a generator of scenes knows them."""
+    vision: Any = None
+    """What the vision encoder knew of the visual tokens, a `model_wrappers.vision.VisionView`; None where nobody
+    watched it."""
     cache: dict[Any, Any] = field(default_factory=dict)
-    """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs."""
+    """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs; what it cost
+    to work out what the vision encoder knew (`vision_seconds`)."""
 
     @cached_property
     def visual_rows(self) -> Tensor:

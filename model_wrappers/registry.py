@@ -26,6 +26,9 @@ _BUILT_IN = {
     "relevance": "relevance:Relevance",
     "cnn": "cnn:CNN",
     "fastv": "fastv:FastV",
+    "visionzip": "visionzip:VisionZip",
+    "prunevid": "prunevid:PruneVID",
+    "fastvid": "fastvid:FastVID",
 }
 
 _registered: dict[str, type[Method]] = {}
@@ -92,7 +95,7 @@ def method(name: str, **fields: Any) -> Method:
     """
     cls = method_class(name)
     hints = get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = [field.name for field in _fields_of(cls)]
     for field, value in fields.items():
         if field not in known:
             allowed = f"its fields are {', '.join(known)}" if known else "it has none"
@@ -147,11 +150,16 @@ def format_spec(model: str, method: Method, keep: float, method_name: str | None
     if name == "vanilla":
         return model
     listed = []
-    for field in dataclasses.fields(method):
+    for field in _fields_of(method):
         value = getattr(method, field.name)
         if value != field.default:
             listed.append(f"{field.name}={str(value).lower() if isinstance(value, bool) else value}")
     return f"{model}+{name}{':' if listed else ''}{','.join(listed)}@{keep:g}"
+
+
+def _fields_of(method: Method | type[Method]) -> list[dataclasses.Field[Any]]:
+    """A method's own fields, then those that every method has."""
+    return sorted(dataclasses.fields(method), key=lambda field: bool(field.kw_only))
 
 
 @cache

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from model_wrappers.anatomy import tokens_a_frame, visual_token_ids
 from model_wrappers.errors import UserError
-from model_wrappers.methods.base import Method, Scorer, Selector
+from model_wrappers.methods.base import Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
 
 
@@ -26,7 +27,8 @@ class Record:
     keep: float
     """The share asked for."""
     kept: Tensor
-    """[k] long, sorted: indices into the prompt's visual tokens; after its last cut, where a method cuts in layers."""
+    """[k] long, sorted: indices into the prompt's visual tokens; after its last cut, where a method cuts in layers. Of
+    merged tokens those in whose places they stand."""
     kv_visual: list[int] = field(default_factory=list)
     """Visual tokens in the KV cache of each decoder layer."""
     scoring_seconds: float = 0.0
@@ -61,32 +63,79 @@ def top(scores: Tensor, k: int) -> Tensor:
     return torch.sort(scores, descending=True, stable=True).indices[:k].sort().values
 
 
-def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> tuple[Tensor, float]:
-    """The visual tokens ([k] long, sorted) that `method` keeps at the language model's input, and the seconds it took.
+class Choice(NamedTuple):
+    """What a method leaves of a prompt's visual tokens at the language model's input."""
+
+    kept: Tensor
+    """[k] long, sorted."""
+    seconds: float
+    """What it took to find out."""
+    merged: Tensor | None = None
+    """[k, d] embeddings that stand in their places; None leaves the tokens' own."""
+
+
+def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Choice:
+    """Which visual tokens `method` keeps at the language model's input.
 
     Scores are remembered in `prompt.cache[method]`: they are the same for every `keep`.
+
+    Raises:
+        UserError: the method is not defined for what the prompt shows.
     """
     n_visual = prompt.n_visual
     k = budget(keep, n_visual)
     if k == n_visual:
-        return torch.arange(n_visual, device=prompt.visual.device), 0.0
+        return Choice(torch.arange(n_visual, device=prompt.visual.device), 0.0)
+    check_media(model, method, prompt)
     last_is_visual = bool(prompt.visual[-1])
     if isinstance(method, Scorer):
         scores, seconds = _scores(model, prompt, method)
         if last_is_visual:  # the last row predicts the answer's first token: it is never cut
             scores = scores.clone()
             scores[-1] = torch.finfo(scores.dtype).max
-        return top(scores, k), seconds
+        return Choice(top(scores, k), seconds)
     if isinstance(method, Selector):
         with stopwatch(prompt.visual.device) as watch:
             kept = method.select(model, prompt, k)
         if last_is_visual and int(kept[-1]) != n_visual - 1:
             kept = torch.cat((kept[:-1], kept.new_tensor([n_visual - 1])))
-        rising = bool((kept[1:] > kept[:-1]).all()) and 0 <= int(kept[0]) and int(kept[-1]) < n_visual
-        if kept.shape != (k,) or not rising:
+        if kept.shape != (k,) or not _rises(kept, n_visual):
             raise ValueError(f"{type(method).__name__} was to give {k} sorted indices below {n_visual}, gave {kept}")
-        return kept, watch.seconds
+        return Choice(kept, watch.seconds)
+    if isinstance(method, Merger):
+        # What the vision encoder knew is worked out once a prompt; each keep needs it.
+        owed = prompt.cache.get("vision_seconds", 0.0) if method.needs_vision else 0.0
+        with stopwatch(prompt.visual.device) as watch:
+            merged, kept = method.merge(model, prompt, k)
+        if merged.shape[:1] != kept.shape or not _rises(kept, n_visual):
+            raise ValueError(
+                f"{type(method).__name__} was to give embeddings and as many sorted indices below {n_visual}, gave "
+                f"{tuple(merged.shape)} and {kept}"
+            )
+        if last_is_visual and int(kept[-1]) != n_visual - 1:
+            kept = torch.cat((kept[:-1], kept.new_tensor([n_visual - 1])))
+            merged = torch.cat((merged[:-1], prompt.inputs_embeds[-1:].to(merged)))
+        return Choice(kept, watch.seconds + owed, merged)
     raise TypeError(f"{type(method).__name__} does not cut at the language model's input")
+
+
+def check_media(model: Any, method: Method, prompt: VisualPrompt) -> None:
+    """UserError where the method is not defined for what the prompt shows.
+
+    A model that takes a video's frames as images (VILA) does not tell which they are: one image alone is no video.
+    """
+    if prompt.media in method.media or not prompt.n_visual:
+        return
+    if len(visual_token_ids(model)) > 1 or prompt.n_visual <= tokens_a_frame(model):
+        raise UserError(
+            f"{type(method).__name__} is defined for {' and '.join(sorted(method.media))} prompts, not for this "
+            f"{prompt.media} prompt"
+        )
+
+
+def _rises(kept: Tensor, n_visual: int) -> bool:
+    """Whether these are sorted indices below n_visual, each once, and at least one."""
+    return len(kept) > 0 and bool((kept[1:] > kept[:-1]).all()) and 0 <= int(kept[0]) and int(kept[-1]) < n_visual
 
 
 def _scores(model: Any, prompt: VisualPrompt, method: Scorer) -> tuple[Tensor, float]:

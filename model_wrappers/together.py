@@ -18,6 +18,7 @@ from model_wrappers.anatomy import n_layers
 from model_wrappers.compression import check, generate
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import LayerPruner, Method
+from model_wrappers.positions import Shortened, shorten
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.relevance.response import run_generate
 from model_wrappers.selection import Record, choose
@@ -40,7 +41,7 @@ def generate_together(
         UserError: a keep outside (0, 1], or a model that a method cannot run on.
     """
     ends = _ends(model, generate_kwargs)
-    batches: dict[int, list[tuple[int, Tensor, Record, float]]] = {}
+    batches: dict[int, list[tuple[int, Shortened, Record, float]]] = {}
     for place, (method, keep) in enumerate(requests):
         start = time.perf_counter()
         try:
@@ -50,19 +51,20 @@ def generate_together(
                 continue
             keep = check(model, method, keep)
             prompt.cache["generate_kwargs"] = generate_kwargs
-            kept, scoring = choose(model, prompt, method, keep)
+            kept, scoring, merged = choose(model, prompt, method, keep)
         except UserError:
             raise
         except Exception as error:
             yield place, error, None, time.perf_counter() - start
             continue
         record = Record(prompt.n_visual, keep, kept.cpu(), [len(kept)] * n_layers(model), scoring)
-        batches.setdefault(len(kept), []).append((place, prompt.rows_kept(kept), record, time.perf_counter() - start))
+        short = shorten(prompt, kept, method.positions, merged)
+        batches.setdefault(len(kept), []).append((place, short, record, time.perf_counter() - start))
     for batch in batches.values():
         start = time.perf_counter()
         found: Tensor | Exception
         try:
-            found = run_generate(model, prompt, torch.stack([rows for _, rows, _, _ in batch]), **generate_kwargs)
+            found = run_generate(model, prompt, [short for _, short, _, _ in batch], **generate_kwargs)
         except Exception as error:
             found = error
         share = (time.perf_counter() - start) / len(batch)

@@ -6,8 +6,10 @@ This module and the methods load torch only when they are used, so that names ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,10 +23,15 @@ class Method:
 
     name: ClassVar[str] = ""
     """The name in tables and specs."""
-    positions: ClassVar[str] = "own"
-    """A kept token keeps its own position ids, and decoding goes on after the uncut length."""
+    media: ClassVar[frozenset[str]] = frozenset({"image", "video"})
+    """What it is defined for: a prompt whose `media` is none of these is refused."""
     needs_response: ClassVar[bool] = False
     """Whether scoring looks at the model's own greedy response (`prompt.cache['response_ids']`)."""
+    needs_vision: ClassVar[bool] = False
+    """Whether it looks at what the vision encoder knew of the visual tokens (`prompt.vision`)."""
+    positions: Literal["own", "renumber"] = field(default="own", kw_only=True)
+    """"own": a kept token keeps its position ids, and decoding goes on after the uncut length. "renumber": gaps are
+    closed (`model_wrappers.positions.renumbered`), and decoding goes on after the cut length."""
 
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
@@ -35,6 +42,10 @@ class Vanilla(Method):
     """Keeps everything; the model is not touched. Only with keep = 1."""
 
     name: ClassVar[str] = "vanilla"
+
+    def __post_init__(self) -> None:
+        if self.positions != "own":
+            raise UserError(f"vanilla: positions={self.positions}, but where nothing is cut there is no gap: own")
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,24 @@ class Selector(Method):
 
 
 @dataclass(frozen=True)
+class Merger(Method):
+    """Puts fewer embeddings in the place of the visual tokens, at the language model's input."""
+
+    def merge(self, model: Any, prompt: VisualPrompt, k: int) -> tuple[Tensor, Tensor]:
+        """m embeddings [m, d] and [m] long: the visual tokens, sorted, in whose places and positions they stand.
+
+        1 <= m <= N_v. How near m comes to k is the method's own: its docstring says so, and what is reported is m.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class LayerPruner(Method):
-    """Cuts between decoder layers, by a score from the hidden states that enter the layer before the cut."""
+    """Cuts between decoder layers, by a score from the hidden states that enter the layer before the cut.
+
+    With `positions="renumber"` the gaps close at each cut, as PyramidDrop and SparseVLM have it: the layers from there
+    on see the shorter numbering, at prefill and while decoding, those before it the one that they began with.
+    """
 
     def plan(self, n_layers: int, keep: float) -> dict[int, float]:
         """{index of the layer at whose input is cut: share of the prompt's visual tokens kept from there on}.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from model_wrappers.positions import Shortened
 from model_wrappers.prompt import VisualPrompt
 
 UNKNOWN_LIMIT = 32
@@ -36,7 +38,7 @@ def greedy_response(model: Any, prompt: VisualPrompt) -> Tensor:
         # All others that are settings at all; what is none is an input of the model, such as its pixels.
         known = {*vars(_DEFAULTS), *inspect.signature(type(model).generate).parameters, "tokenizer"} - _NOT_FORWARDED
         settings = {name: value for name, value in settings.items() if name in known}
-        prompt.cache["response_ids"] = run_generate(model, prompt, None, **settings, **_GREEDY)
+        prompt.cache["response_ids"] = run_generate(model, prompt, None, **settings, **_GREEDY)[0]
     response = prompt.cache["response_ids"]
     ends = _end_ids(model)
     length = len(response)
@@ -48,17 +50,17 @@ def greedy_response(model: Any, prompt: VisualPrompt) -> Tensor:
 _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_k": None, "top_p": None}
 
 
-def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settings: Any) -> Tensor:
-    """The new tokens [T] of Hugging Face's generate() on the embeddings of `rows` ([L'] long; None is all of them).
+def run_generate(model: Any, prompt: VisualPrompt, cuts: Sequence[Shortened] | None, **settings: Any) -> Tensor:
+    """The new tokens [B, T] of Hugging Face's generate() on B cuts of a prompt, equally long; None is the uncut one.
 
-    For `rows` [B, L'] the new tokens [B, T] of as many cuts of the prompt, filled up where a row ends before others.
-    The uncut token ids go along, so that processors such as a repetition penalty see the prompt as they always do.
-    Explicit positions make decoding go on after the uncut length.
+    Filled up where a row ends before others. The uncut token ids go along, so that processors such as a repetition
+    penalty see the prompt as they always do. Decoding goes on after the last row's position: text ends a cut as it
+    ends the prompt, so that is one less than the cut's `next_position`.
     """
     embeds, positions = prompt.inputs_embeds[None], prompt.position_ids[:, None]
-    if rows is not None:
-        index = rows.view(-1, rows.shape[-1])
-        embeds, positions = prompt.inputs_embeds[index], prompt.position_ids[:, index]
+    if cuts is not None:
+        embeds = torch.stack([cut.embeds for cut in cuts])
+        positions = torch.stack([cut.positions for cut in cuts], dim=1)
     count, length = embeds.shape[:2]
     output = type(model).generate(
         model,
@@ -66,11 +68,10 @@ def run_generate(model: Any, prompt: VisualPrompt, rows: Tensor | None, **settin
         inputs_embeds=embeds,
         position_ids=positions if positions.shape[0] > 1 else positions[0],
         attention_mask=torch.ones((count, length), dtype=torch.long, device=embeds.device),
-        **_as_config(model, settings, None if rows is None else length),
+        **_as_config(model, settings, None if cuts is None else length),
     )
     sequences = output if torch.is_tensor(output) else output.sequences
-    new = sequences[:, prompt.input_ids.shape[0] :]
-    return new if rows is not None and rows.ndim == 2 else new[0]
+    return sequences[:, prompt.input_ids.shape[0] :]
 
 
 def _as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> dict[str, Any]:

@@ -33,13 +33,13 @@ def test_evidence_comes_first_and_last() -> None:
     evidence = torch.zeros(32, dtype=torch.bool)
     evidence[[3, 17, 30]] = True
     for keep in (0.1, 0.25, 0.5, 0.9):
-        kept, _ = choose(None, _prompt(evidence), Oracle(), keep)
+        kept = choose(None, _prompt(evidence), Oracle(), keep).kept
         assert set(torch.where(evidence)[0].tolist()) <= set(kept.tolist()) and len(kept) == budget(keep, 32)
-        kept, _ = choose(None, _prompt(evidence), AntiOracle(), keep)
+        kept = choose(None, _prompt(evidence), AntiOracle(), keep).kept
         assert not set(torch.where(evidence)[0].tolist()) & set(kept.tolist())
-    first, _ = choose(None, _prompt(evidence), Oracle(), 0.25)
-    again, _ = choose(None, _prompt(evidence), Oracle(), 0.25)
-    other, _ = choose(None, _prompt(evidence, "b"), Oracle(), 0.25)
+    first = choose(None, _prompt(evidence), Oracle(), 0.25).kept
+    again = choose(None, _prompt(evidence), Oracle(), 0.25).kept
+    other = choose(None, _prompt(evidence, "b"), Oracle(), 0.25).kept
     assert first.equal(again) and not first.equal(other)
 
 

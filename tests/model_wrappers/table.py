@@ -23,9 +23,17 @@ class Row(NamedTuple):
     name: str
     fields: dict[str, Any] = {}
     scores: bool = True
-    """Whether it looks at the content: then a token on which the answer hangs must survive."""
+    """Whether it looks at the language model's attention: then a token on which the answer hangs must survive."""
     first_cut: int = 0
     """Index of the first decoder layer that works on fewer tokens."""
+    positions: str = "own"
+    """Its default."""
+    merges: bool = False
+    """Whether the tokens left hold more than they did."""
+    exact: bool = True
+    """Whether as many tokens are left as the budget says."""
+    single: str = "image"
+    """A prompt of `conftest.PROMPTS` with one picture, that it is defined for."""
 
 
 ROWS = (
@@ -36,6 +44,9 @@ ROWS = (
     Row("relevance", {"head_weights": "mean"}),
     Row("cnn"),
     Row("fastv", first_cut=3),
+    Row("visionzip", scores=False, positions="renumber", merges=True),
+    Row("prunevid", {"least": 2}, scores=False, positions="renumber", merges=True, exact=False, single="video"),
+    Row("fastvid", scores=False, merges=True, exact=False, single="video"),
     Row("fastv", {"layer": 2}, first_cut=1),
 )
 
@@ -48,8 +59,8 @@ METHODS = pytest.mark.parametrize("row", ROWS, ids=_id)
 SCORING_METHODS = pytest.mark.parametrize("row", [row for row in ROWS if row.scores], ids=_id)
 EVERY_METHOD = pytest.mark.parametrize("row", (Row("vanilla", scores=False), *ROWS), ids=_id)
 """With vanilla, where keep is 1."""
-A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[-2]], ids=_id)
-"""One that cuts at the input, one that cuts between layers."""
+A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[6], ROWS[7]], ids=_id)
+"""One that cuts at the input, one that cuts between layers, one that merges."""
 
 
 class Family(NamedTuple):

@@ -18,11 +18,22 @@ from model_wrappers.registry import format_spec, method, method_names, parse, re
 from tests.model_wrappers.conftest import IMAGE
 from tests.model_wrappers.table import ONE_FAMILY, ROWS
 
-BUILT_IN = ["vanilla", "random", "uniform", "first_layer_attention", "relevance", "cnn", "fastv"]
+BUILT_IN = [
+    "vanilla",
+    "random",
+    "uniform",
+    "first_layer_attention",
+    "relevance",
+    "cnn",
+    "fastv",
+    "visionzip",
+    "prunevid",
+    "fastvid",
+]
 
 
 def test_the_names() -> None:
-    assert method_names()[:7] == BUILT_IN
+    assert method_names()[: len(BUILT_IN)] == BUILT_IN
     assert {row.name for row in ROWS} | {"vanilla"} >= set(BUILT_IN), "a method without a row in tests/.../table.py"
     assert all(method(name).name == name for name in BUILT_IN)
 
@@ -66,7 +77,7 @@ def test_specs(spec: str, model: str, made: Any, keep: float) -> None:
         ("m+fastv:layer=1@0.5", "layer=1"),
         ("m+fastv:layer=2,layer=3@0.5", "twice"),
         ("m+fastv:depth=2@0.5", "no field 'depth': its fields are layer"),
-        ("m+uniform:seed=2@0.5", "no field 'seed': it has none"),
+        ("m+uniform:seed=2@0.5", "no field 'seed': its fields are positions"),
         ("m+relevance:target=loss@0.5", "target='loss', allowed is logit or margin or logprob"),
         ("m+relevance:clamp=maybe@0.5", "clamp='maybe', allowed is true or false"),
         ("m+vanilla@0.5", "vanilla"),
@@ -142,7 +153,7 @@ def test_a_method_of_another_package(tmp_path: Path) -> None:
         "        print(error)\n"
     )
     done = _python(script, tmp_path)
-    assert "Newest(power=2" in done
+    assert "Newest(positions='own', power=2.0)" in done
     assert "method 'broken' (nowhere:Nothing) does not load" in done
     assert "method 'odd' (newest:dataclass) is not a dataclass derived from Method" in done
 

@@ -121,3 +121,31 @@ def test_a_compressor_is_its_config_and_weights_not_its_card(
         (cell,) = plans.make(chosen, Data(chosen, data), Store(tmp_path / "runs")).cells
         seen.append(cell.settings["method"])
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_positions_are_part_of_a_cell(experiment: Make, videos: Path, tmp_path: Path) -> None:
+    """Where they are a token's own, a cell's settings are what they were before there was a choice."""
+    rows: list[dict[str, Any]] = [
+        {"method": "uniform", "keep": [0.5]},
+        {"method": "uniform", "fields": {"positions": "renumber"}, "keep": [0.5]},
+        {"method": "visionzip", "keep": [0.5]},
+        {"method": "visionzip", "fields": {"positions": "own"}, "keep": [0.5]},
+        {"method": "prunevid", "fields": {"least": 2}, "keep": [0.5]},
+        {"method": "fastvid", "keep": [0.5]},
+    ]
+    chosen = experiment(rows=rows, benchmarks=("NExT-QA-MC",), max_samples=1)
+    store = Store(tmp_path / "runs")
+    cells = plans.make(chosen, Data(chosen, videos), store).cells
+    parts = [cell.settings["method"] for cell in cells]
+    assert [part["positions"] for part in parts] == ["own", "renumber", "renumber", "own", "renumber", "own"]
+    assert [part["fields"] for part in parts[:4]] == [
+        {},
+        {"positions": "renumber"},
+        {"positions": "renumber", "contextual": 0.15625},
+        {"contextual": 0.15625},
+    ]
+    assert len({store.cell(cell.settings).folder for cell in cells}) == len(cells)
+    assert sweep.run(chosen, store, data=Data(chosen, videos)).failures == []
+    answers = [list(store.cell(cell.settings).read().values()) for cell in cells]
+    kept = [answer.kept for (answer,) in answers]
+    assert kept[:4] == [8, 8, 8, 8] and 4 <= kept[4] <= 8 and kept[5] == 8, "of 4 steps of 2 x 2 tokens"
