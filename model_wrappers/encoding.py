@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
-from model_wrappers.anatomy import embed, visual_token_ids
+from model_wrappers.anatomy import VISION_CALLS, embed, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.inputs import Input, split
 from model_wrappers.prompt import VisualPrompt, split_batch
@@ -88,6 +88,8 @@ def _features_of_smaller_tiles(core: Any, kind: str, pixels: Tensor, inputs: dic
     """
     full, tile = core.config.vision_config.image_size, pixels.shape[-1]
     view = copy.copy(core)
+    for name in VISION_CALLS.values():  # where somebody watches, what was put around the calls is the full model's
+        vars(view).pop(name, None)
     view.config = copy.deepcopy(core.config)
     view.config.vision_config.image_size = tile
     interpolated = {"interpolate_pos_encoding": True}

@@ -45,6 +45,11 @@ class Picture(ABC):
         """Lengths of the runs of placeholders that stand for it."""
 
     @property
+    def fixed(self) -> int:
+        """How many of its tokens show no place, and stay whatever its size or length."""
+        return 0
+
+    @property
     def step(self) -> int:
         """Frames come in multiples of this."""
         return 1
@@ -182,6 +187,10 @@ class LlavaOneVisionPicture(Picture):
     @property
     def sides(self) -> tuple[int, ...]:
         return (self.side,)
+
+    @property
+    def fixed(self) -> int:
+        return 1 if self.layout is None else 0
 
     @property
     def runs(self) -> list[int]:

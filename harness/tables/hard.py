@@ -50,7 +50,7 @@ def hard_notes(table: Table) -> list[str]:
         "95% interval, from resamples of their videos and images."
     ]
     if unknown := [name for name in table.benchmarks if name not in known]:
-        notes.append(f"Nothing of {', '.join(unknown)} there: not run, or no answer is just right or wrong.")
+        notes.append(f"{TITLE} are not known of {', '.join(unknown)}: not run, or answers there are graded.")
     return notes
 
 

@@ -187,6 +187,8 @@ def _average_column(position: int, group: Group) -> Column:
 def _count_column(position: int, group: Group) -> Column:
     def show(row: RowResult) -> str:
         average = row.averages[position]
+        if not average.asked:
+            return MISSING
         return f"{average.n}" if average.n == average.asked else f"{average.n}/{average.asked}"
 
     return Column(group.key_of("n"), "n", lambda row: row.averages[position].n, show, "0")

@@ -53,9 +53,9 @@ _LATEX = {
 def to_markdown(table: Table) -> str:
     """The title, a table whose columns line up in a terminal, and the footnotes as a list."""
     parts = [f"**{_markdown(table.title)}**", ""] if table.title else []
-    for number, (head, shown) in enumerate(_blocks(table)):
+    for number, (head, shown, rows) in enumerate(_blocks(table)):
         parts += ["", f"**{head}**", ""] if number else []
-        parts.append(pipe_table([c.header for c in shown], _once(table, shown), [c.numeric for c in shown]))
+        parts.append(pipe_table([c.header for c in shown], _once(rows, shown), [c.numeric for c in shown]))
     if table.notes:
         parts += ["", *(f"- {_markdown(note)}" for note in table.notes)]
     return "\n".join(parts) + "\n"
@@ -182,11 +182,11 @@ def to_latex(table: Table) -> str:
     out = [r"% needs \usepackage{booktabs}", r"\begin{table}[t]", r"\centering", r"\small"]
     if table.title:
         out.append(rf"\caption{{{_latex(table.title)}}}")
-    for place, (head, shown) in enumerate(_blocks(table)):
+    for place, (head, shown, rows) in enumerate(_blocks(table)):
         out += [rf"\par\medskip {_latex(head)}\par\smallskip"] if place else []
         out += [rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in shown)}}}", r"\toprule"]
         out += [" & ".join(_latex(column.header) for column in shown) + r" \\", r"\midrule"]
-        for number, line in enumerate(_once(table, shown)):
+        for number, line in enumerate(_once(rows, shown)):
             if number and line[0]:
                 out.append(r"\midrule")
             out.append(" & ".join(_latex(text) for text in line) + r" \\")
@@ -220,17 +220,21 @@ def write(table: Table, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _blocks(table: Table) -> list[tuple[str, list[Column]]]:
-    """The parts of a table for readers, each with its title; the first goes under the table's own."""
-    shown = columns(table)
-    more = hard_columns(table)
-    return [("", shown), *([(TITLE, [*shown[:3], *more])] if more else [])]
+def _blocks(table: Table) -> list[tuple[str, list[Column], Sequence[RowResult]]]:
+    """The parts of a table for readers: title (the first goes under the table's own), columns, and the rows that have
+    something in them.
+    """
+    shown, more = columns(table), hard_columns(table)
+    found: list[tuple[str, list[Column], Sequence[RowResult]]] = [("", shown, table.rows)]
+    if more:
+        found.append((TITLE, [*shown[:3], *more], [row for row in table.rows if row.hard]))
+    return found
 
 
-def _once(table: Table, shown: list[Column]) -> list[list[str]]:
+def _once(rows: Sequence[RowResult], shown: list[Column]) -> list[list[str]]:
     """The body as text, a model's name in the first of its rows only."""
     lines, last = [], None
-    for row in table.rows:
+    for row in rows:
         line = [column.show(row) for column in shown]
         if row.model == last:
             line[0] = ""

@@ -190,6 +190,13 @@ def test_llava_shows_several_images_of_one_prompt_whole(model: Any, ask: Any) ->
     assert made.tokens == 2 * (4 + 1) == encode(model, made.encoder_inputs())[0].n_visual
 
 
+@LLAVA
+def test_the_newline_of_a_video_costs_no_frame(model: Any, ask: Any) -> None:
+    inputs = ask(["", clip(8, 2, 2), "what?"])  # 8 frames of 4 tokens and a newline
+    assert [realised(model, inputs, "fewer_frames", keep) for keep in (0.5, 0.25, 0.125)] == [17, 9, 5]
+    assert [realised(model, inputs, "downsample", keep) for keep in (0.5, 0.25)] == [9, 9]
+
+
 def test_uniform_frames_by_hand() -> None:
     video = Qwen2VLPicture("video", torch.zeros(8, 3, 28, 28))
     chosen = {share: video.shortened(share).chosen for share in sorted(video.shares())}
