@@ -85,6 +85,26 @@ class Selector(Method):
 
 
 @dataclass(frozen=True)
+class InputTransform(Method):
+    """Gives the vision encoder a cheaper image or video; the language model gets every visual token of that.
+
+    The framework takes the version whose visual tokens are nearest to the budget and not above it (the cheapest, where
+    all are above), encodes it, and counts positions as the family does for an input of that size.
+    """
+
+    def __post_init__(self) -> None:
+        if self.positions != "own":
+            raise UserError(f"{self.name}: positions={self.positions}, but a cheaper input has no gaps to close: own")
+
+    def versions(self, pictures: Sequence[Picture]) -> Iterable[Sequence[Picture]]:
+        """Cheaper and cheaper versions, or the other way round, of all the images and videos of one prompt.
+
+        At least one; each holds as many pictures, in the same order. Nothing is resampled for it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Merger(Method):
     """Puts fewer embeddings in the place of the visual tokens, at the language model's input."""
 
@@ -119,25 +139,5 @@ class LayerPruner(Method):
             hidden: [L, d], what enters that layer, one prompt without padding.
             position_embeddings: (cos, sin), each [L, head_dim].
             visual: [L] bool.
-        """
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class InputTransform(Method):
-    """Gives the vision encoder a cheaper image or video; the language model gets every visual token of that.
-
-    The framework takes the version whose visual tokens are nearest to the budget and not above it (the cheapest, where
-    all are above), encodes it, and counts positions as the family does for an input of that size.
-    """
-
-    def __post_init__(self) -> None:
-        if self.positions != "own":
-            raise UserError(f"{self.name}: positions={self.positions}, but a cheaper input has no gaps to close: own")
-
-    def versions(self, pictures: Sequence[Picture]) -> Iterable[Sequence[Picture]]:
-        """Cheaper and cheaper versions, or the other way round, of all the images and videos of one prompt.
-
-        At least one; each holds as many pictures, in the same order. Nothing is resampled for it.
         """
         raise NotImplementedError
