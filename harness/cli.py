@@ -70,6 +70,8 @@ def run(
     chosen, opened = _prepare(experiment, profile, limit, data)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
+    for sentence in plan.left_out():
+        print(f"retain: {sentence}; the table shows - there", file=sys.stderr)
     if score and any(sweep.lacking(plan, kept).values()):
         results.check_judges(chosen, kept)  # before hours of answering, not after
     with for_stream() as progress:

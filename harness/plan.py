@@ -12,7 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,28 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
+class Undefined:
+    """Where there is no cell: the method of a row is not defined for what a benchmark shows to a model, and why."""
+
+    model: str
+    row: int
+    benchmark: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """All cells of an experiment and, by benchmark, the samples that each of them answers.
 
     `samples`: their indices, in order. `clusters`: for each of them, in the same order, the video or image that it is
-    about, which is what samples of one benchmark may share.
+    about, which is what samples of one benchmark may share. `undefined`: where there is nothing to run.
     """
 
     experiment: Experiment
     cells: list[PlannedCell]
     samples: dict[str, list[Index]]
     clusters: dict[str, list[str]]
+    undefined: list[Undefined] = field(default_factory=list)
 
     def of(self, model: str, benchmark: str) -> list[PlannedCell]:
         """The cells of one model on one benchmark, vanilla first (its response serves the methods that score a
@@ -61,8 +72,22 @@ class Plan:
         found = [cell for cell in self.cells if cell.model == model and cell.benchmark == benchmark]
         return sorted(found, key=lambda cell: self.experiment.rows[cell.row].method != "vanilla")
 
+    def left_out(self) -> list[str]:
+        """What is not run and why, a sentence for each method and reason."""
+        found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+        for each in self.undefined:
+            key = (self.experiment.rows[each.row].method, each.reason)
+            models, benchmarks = found.setdefault(key, ({}, {}))
+            models[Path(each.model).name], benchmarks[each.benchmark] = None, None
+        return [
+            f"{method} is not run for {', '.join(models)} on {', '.join(benchmarks)}: {reason}"
+            for (method, reason), (models, benchmarks) in found.items()
+        ]
+
     def rows(self) -> Iterator[tuple[str, Row, float, list[PlannedCell]]]:
-        """Model, row, keep and cells of each line of the table, in its order."""
+        """Model, row, keep and cells of each line of the table, in its order; no cells where a method is defined for
+        none of the benchmarks.
+        """
         for model in self.experiment.models:
             for number, row in enumerate(self.experiment.rows):
                 for keep in row.keep:
@@ -121,7 +146,8 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
     path = store.root / "plans" / f"{_key(experiment, data.folder)}.json"
     if not path.exists():
         cells = [dataclasses.asdict(cell) for cell in plan.cells]
-        content = {"samples": plan.samples, "clusters": plan.clusters, "cells": cells}
+        undefined = [dataclasses.asdict(each) for each in plan.undefined]
+        content = {"samples": plan.samples, "clusters": plan.clusters, "cells": cells, "undefined": undefined}
         write_atomically(path, json.dumps(content, ensure_ascii=False))
     limit = experiment.max_samples
     samples = {name: indices[:limit] for name, indices in plan.samples.items()}
@@ -145,7 +171,8 @@ def _load(path: Path, experiment: Experiment) -> Plan | None:
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; remove it to have it made anew") from error
     cells = [PlannedCell(**cell) for cell in content["cells"]]
-    return Plan(experiment, cells, content["samples"], content["clusters"])
+    undefined = [Undefined(**each) for each in content["undefined"]]
+    return Plan(experiment, cells, content["samples"], content["clusters"], undefined)
 
 
 def _key(experiment: Experiment, data: Path) -> str:
@@ -179,39 +206,59 @@ def _stamp_of(value: Any) -> str:
 
 def _resolve(experiment: Experiment, data: Data) -> Plan:
     from harness.models import model_info
+    from model_wrappers.registry import method
 
     infos = {name: model_info(name) for name in experiment.models}
     model_parts = {name: _model_settings(experiment, info) for name, info in infos.items()}
     opened = {name: data.open(name) for name in experiment.benchmarks}
-    benchmarks = {name: _benchmark_settings(data, name) for name in experiment.benchmarks}
-    cells = []
+    messages = {name: _messages(opened[name]) for name in experiment.benchmarks}
+    benchmarks = {name: _benchmark_settings(data, name, messages[name]) for name in experiment.benchmarks}
+    shows = {name: _shows(opened[name].modality, messages[name]) for name in experiment.benchmarks}
+    cells, undefined = [], []
     for model, info in infos.items():
         for number, row in enumerate(experiment.rows):
+            made = method(row.method, **row.fields)
+            why = {name: made.undefined(info.family, shows[name]) for name in experiment.benchmarks}
+            undefined += [Undefined(model, number, name, reason) for name, reason in why.items() if reason]
+            if all(why.values()):
+                continue
             method_part = _method_settings(row, info)
             for keep in row.keep:
-                for name in experiment.benchmarks:
+                for name in (name for name, reason in why.items() if reason is None):
                     frames = None if opened[name].modality == "image" else experiment.frames_of(model)
                     cut = {"method": method_part, "keep": keep}
                     settings = {**model_parts[model], **cut, "frames": frames, "benchmark": benchmarks[name]}
                     cells.append(PlannedCell(model, number, keep, name, settings))
     samples = {name: each.indices for name, each in opened.items()}
-    return Plan(experiment, cells, samples, {name: each.clusters for name, each in opened.items()})
+    return Plan(experiment, cells, samples, {name: each.clusters for name, each in opened.items()}, undefined)
 
 
-def _benchmark_settings(data: Data, name: str) -> dict[str, Any]:
+def _messages(opened: Any) -> list[Any]:
+    """The message of every sample, or what is wrong with it: the sweep records why it cannot be asked."""
+    found: list[Any] = []
+    for position in range(len(opened)):
+        try:
+            found.append(opened.message(position))
+        except (SampleError, UserError) as error:
+            found.append(str(error))
+    return found
+
+
+def _shows(modality: str, messages: list[Any]) -> str:
+    """`modality`, or "text" where no message has an image or video."""
+    kinds = {item["type"] for message in messages if not isinstance(message, str) for item in message}
+    return "text" if kinds == {"text"} else modality
+
+
+def _benchmark_settings(data: Data, name: str, messages: list[Any]) -> dict[str, Any]:
     """Name, data digest and prompt digest; the data folder's own place is left out of the prompts.
 
     The prompts are those of a model that reads video files: one that takes frames gets the same words, and its frames
     follow from the data and the number of frames.
     """
     opened = data.open(name)
-    prompts = []
-    for position in range(len(opened)):
-        try:
-            message = opened.message(position)
-        except (SampleError, UserError) as error:
-            message = str(error)  # a sample that cannot be asked: the sweep records why
-        prompts.append(json.dumps(message, sort_keys=True, default=str).replace(str(data.folder.resolve()), ""))
+    place = str(data.folder.resolve())
+    prompts = [json.dumps(message, sort_keys=True, default=str).replace(place, "") for message in messages]
     evidence = data.evidence(name)
     return {
         "name": name,

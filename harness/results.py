@@ -20,7 +20,7 @@ from harness.store import Answer, Index, Store, digest, missing, predictions_dig
 from harness.sweep.progress import Progress
 from harness.tables import seeds
 from harness.tables.layout import build, significance
-from harness.tables.rows import Group, RowResult, Table
+from harness.tables.rows import MISSING, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 
@@ -55,6 +55,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     """
     experiment = plan.experiment
     rows, lacks, sources = [], [], []
+    names = {cell.model: cell.settings["model"]["name"] for cell in plan.cells}
     for model, row, keep, cells in plan.rows():
         scored: dict[str, Cell] = {}
         answers: list[Answer] = []
@@ -81,7 +82,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        rows.append(_row(cells[0].settings["model"]["name"], row.method, row.label, row.fields, keep, scored, answers))
+        name = names.get(model, Path(model).name)
+        rows.append(_row(name, row.method, row.label, row.fields, keep, scored, answers))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:
@@ -89,7 +91,9 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     merged = seeds.merge(rows)
     groups = [Group(tuple(group.benchmarks), group.header, group.key) for group in experiment.groups]
     measured = _measured(plan, merged, groups, sources, store) if score else None
-    table = build(merged, groups=groups, title=title, micro=experiment.data == "micro", measured=measured)
+    micro = experiment.data == "micro"
+    notes = [f"{MISSING}: {sentence}." for sentence in plan.left_out()]
+    table = build(merged, groups=groups, title=title, micro=micro, notes=notes, measured=measured)
     return Results(table, lacks, sources)
 
 

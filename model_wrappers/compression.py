@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -16,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 
 from model_wrappers import registry
 from model_wrappers.anatomy import language_model, visual_token_ids
+from model_wrappers.cheaper_input import IN_USE, InputCompression, generate_cheaper, take
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
 from model_wrappers.layer_cut import LayerCut, left_pad
-from model_wrappers.methods.base import LayerPruner, Method, Vanilla
+from model_wrappers.methods.base import InputTransform, LayerPruner, Method, Vanilla
 from model_wrappers.positions import shorten
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.relevance.response import run_generate
@@ -28,10 +28,8 @@ from model_wrappers.vision import VisionWatch
 
 __all__ = ["Compression", "Record", "budget", "compress", "encode", "generate"]
 
-_COMPRESSED: WeakSet[Any] = WeakSet()
 
-
-def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any) -> Compression:
+def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any) -> Compression | InputCompression:
     """Compresses the visual tokens of every prompt that `model` is given inside a `with`.
 
     Args:
@@ -43,15 +41,21 @@ def compress(model: Any, method: str | Method, keep: float = 1.0, **fields: Any)
 
     Returns:
         A context manager. Inside, `model.generate(**inputs)` works as ever; `.last` holds one record a prompt of the
-        last prefill. Batches are padded on the left after the cut.
+        last prefill. Batches are padded on the left after the cut. A method that changes the input (downsample,
+        fewer_frames) starts from what the processor returned: its pixels are resampled, or frames are left out, and the
+        vision encoder sees the rest. So it works in `model.generate(**inputs)` alone, and the text of the prompt stays
+        as it is, also where it tells of frames.
 
     Raises:
-        UserError: an unknown method, field or keep, or a model that the method cannot run on.
+        UserError: an unknown method, field or keep, or a model that the method cannot run on; inside, an input that it
+            is not defined for, or that is no processor's output.
     """
     if isinstance(method, str):
         method = registry.method(method, **fields)
     elif fields:
         raise UserError(f"fields {', '.join(fields)} go with a method's name; {type(method).__name__} has its own")
+    if isinstance(method, InputTransform) and check(model, method, keep) < 1:
+        return InputCompression(model, method, keep)
     return Compression(model, method, keep)
 
 
@@ -81,9 +85,7 @@ class Compression:
         return self._records
 
     def __enter__(self) -> Compression:
-        if self.model in _COMPRESSED:
-            raise UserError("this model is inside another `with compress(...)`: leave that one first")
-        _COMPRESSED.add(self.model)
+        take(self.model)
         self._handles = [
             self.model.model.register_forward_pre_hook(self._see_ids, with_kwargs=True),
             self._decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True),
@@ -107,7 +109,7 @@ class Compression:
         if self._watches:
             del self.model.generate
             self._watches = False
-        _COMPRESSED.discard(self.model)
+        IN_USE.discard(self.model)
         self._forget()
 
     def _forget(self) -> None:
@@ -254,6 +256,8 @@ def generate(
     """
     keep = check(model, method, keep)
     prompt.cache["generate_kwargs"] = generate_kwargs
+    if isinstance(method, InputTransform) and budget(keep, prompt.n_visual) < prompt.n_visual:
+        return generate_cheaper(model, prompt, method, keep, **generate_kwargs)
     if prompt.n_visual and isinstance(method, LayerPruner) and keep < 1:
         cut = LayerCut(model, method, keep)
         cut.begin([prompt], None)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.image_processing_utils import select_best_resolution
 
-from model_wrappers.anatomy import embed, visual_token_ids
+from model_wrappers.anatomy import VISION_CALLS, embed, visual_token_ids
 from model_wrappers.errors import UserError
+from model_wrappers.inputs import Input, split
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.vision import VisionWatch
 
@@ -59,19 +63,55 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
     mask = on_device.get("attention_mask")
     prompts = split_batch(ids, embeds, positions, mask, visual_token_ids(model), sample_ids)
     watch.share(prompts)
+    for row, prompt in enumerate(prompts):
+        prompt.source = partial(_input, model, inputs, row)
     return prompts
 
 
-def _features(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """[n, d]: what the vision encoder makes of all images, or of all videos, of the batch.
+def _input(model: Any, inputs: Mapping[str, Any], row: int) -> Input:
+    return split(model, inputs)[row]
 
-    Besides the pixels an encoder is given what it asks for by name: grids (Qwen2-VL), sizes (LLaVA-OneVision), nothing
-    (VILA).
+
+def _features(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """[n, d]: what the vision encoder makes of all images, or of all videos, of the batch."""
+    if hasattr(core, "image_newline") and pixels.shape[-1] != core.config.vision_config.image_size:
+        return _features_of_smaller_tiles(core, kind, pixels, inputs)
+    return _encoded(core, kind, pixels, inputs)
+
+
+def _features_of_smaller_tiles(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """[n, d] of LLaVA-OneVision's tiles at another size than the tower's own, its position embeddings interpolated.
+
+    Hugging Face's class reads the size of a tile off its config: it is asked through a view of the same modules whose
+    config says the smaller one. A canvas is as many smaller tiles; which of several it would be in their stead is not
+    asked anew, so images are encoded one by one.
+    """
+    full, tile = core.config.vision_config.image_size, pixels.shape[-1]
+    view = copy.copy(core)
+    for name in VISION_CALLS.values():  # where somebody watches, what was put around the calls is the full model's
+        vars(view).pop(name, None)
+    view.config = copy.deepcopy(core.config)
+    view.config.vision_config.image_size = tile
+    interpolated = {"interpolate_pos_encoding": True}
+    together = inputs.get("batch_num_images")
+    if kind == "video" or (together is not None and len(together) < len(pixels)):
+        return _encoded(view, kind, pixels, inputs, **interpolated)
+    found = []
+    for size, tiles in zip(inputs["image_sizes"], pixels, strict=True):
+        canvas = select_best_resolution(size.tolist(), core.config.image_grid_pinpoints)
+        view.config.image_grid_pinpoints = [[length // full * tile for length in canvas]]
+        found.append(_encoded(view, kind, tiles[None], {"image_sizes": size[None]}, **interpolated))
+    return torch.cat(found)
+
+
+def _encoded(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor], **settings: Any) -> Tensor:
+    """Besides the pixels an encoder is given what it asks for by name: grids (Qwen2-VL), sizes (LLaVA-OneVision),
+    nothing (VILA).
     """
     encoder = getattr(core, f"get_{kind}_features")
     first, *others = inspect.signature(encoder).parameters
     found = encoder(
-        **{first: pixels}, **{name: inputs[name] for name in others if name in inputs}, return_dict=True
+        **{first: pixels}, **{name: inputs[name] for name in others if name in inputs}, **settings, return_dict=True
     ).pooler_output
     newline = getattr(core, "image_newline", None)
     if kind == "video" and newline is not None:

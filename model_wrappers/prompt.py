@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from model_wrappers.inputs import Input
 
 
 @dataclass(eq=False)
@@ -48,6 +52,8 @@ class VisualPrompt:
     vision: Any = None
     """What the vision encoder knew of the visual tokens, a `model_wrappers.vision.VisionView`; None where nobody
     watched it."""
+    source: Callable[[], Input] | None = None
+    """What it was encoded from, for methods that change the input; None where that is gone, as inside a forward."""
     cache: dict[Any, Any] = field(default_factory=dict)
     """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs; what it cost
     to work out what the vision encoder knew (`vision_seconds`)."""

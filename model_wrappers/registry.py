@@ -29,6 +29,8 @@ _BUILT_IN = {
     "visionzip": "visionzip:VisionZip",
     "prunevid": "prunevid:PruneVID",
     "fastvid": "fastvid:FastVID",
+    "downsample": "downsample:Downsample",
+    "fewer_frames": "fewer_frames:FewerFrames",
 }
 
 _registered: dict[str, type[Method]] = {}

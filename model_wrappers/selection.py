@@ -33,6 +33,14 @@ class Record:
     """Visual tokens in the KV cache of each decoder layer."""
     scoring_seconds: float = 0.0
     """Time spent to find out which tokens to keep."""
+    made: int | None = None
+    """Visual tokens that the vision encoder made of a cheaper input; none of the prompt's own is kept then, and `kept`
+    is empty. None for every method that works on the full one."""
+
+    @property
+    def realised(self) -> int:
+        """Visual tokens that were kept, or made of a cheaper input."""
+        return len(self.kept) if self.made is None else self.made
 
 
 def check_keep(keep: float) -> float:

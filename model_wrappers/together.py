@@ -17,7 +17,7 @@ from torch import Tensor
 from model_wrappers.anatomy import n_layers
 from model_wrappers.compression import check, generate
 from model_wrappers.errors import UserError
-from model_wrappers.methods.base import LayerPruner, Method
+from model_wrappers.methods.base import InputTransform, LayerPruner, Method
 from model_wrappers.positions import Shortened, shorten
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.relevance.response import run_generate
@@ -79,7 +79,8 @@ def _joins(model: Any, prompt: VisualPrompt, method: Method, keep: float, genera
     """Whether a request may be a row of a batch: a greedy answer, in float32, to a prompt that is cut at its start."""
     greedy = not generate_kwargs.get("do_sample", model.generation_config.do_sample)
     exact = prompt.inputs_embeds.dtype == torch.float32
-    return greedy and exact and prompt.n_visual > 0 and keep < 1 and not isinstance(method, LayerPruner)
+    at_input = not isinstance(method, InputTransform | LayerPruner)
+    return greedy and exact and prompt.n_visual > 0 and keep < 1 and at_input
 
 
 def _ends(model: Any, generate_kwargs: dict[str, Any]) -> set[int]:

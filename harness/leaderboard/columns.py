@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Scope
-from harness.tables.layout import ratio
+from harness.tables.layout import MISSING, ratio
 
 Value = str | int | float | None
 _SCOPE_HEADERS = {"image": "Image (%)", "video": "Video (%)", "all": "All (%)"}
@@ -136,7 +136,7 @@ def _score(benchmark: Benchmark) -> Column:
 
     def show(entry: Entry) -> str:
         value = raw(entry)
-        return f"{value:.{benchmark.decimals}f}" if isinstance(value, float) else str(value or "")
+        return f"{value:.{benchmark.decimals}f}" if isinstance(value, float) else str(value or MISSING)
 
     return Column(benchmark.name, benchmark.name, f"{benchmark.modality} benchmark", raw, show)
 

@@ -48,6 +48,7 @@ class Gathering:
         self._experiments: list[str] = []
         self._profile, self._micro = "", False
         self._benchmarks: dict[str, Benchmark] = {}
+        self._left_out: dict[str, None] = {}
 
     def conflict(self, plan: Plan) -> str | None:
         """Why a table cannot join those taken in, in one sentence; None where it can."""
@@ -65,15 +66,18 @@ class Gathering:
             raise UserError(said)
         experiment = plan.experiment
         self._experiments.append(experiment.name)
+        self._left_out |= dict.fromkeys(plan.left_out())
         self._profile, self._micro = experiment.profile, self._micro or experiment.data == "micro"
         self._known |= {_identity(cell): digest(cell.settings) for cell in plan.cells}
         for name in experiment.benchmarks:
             modality = benchmark(name, data.folder).modality
             self._benchmarks[name] = Benchmark(name=name, modality=modality, decimals=DECIMALS.get(name, 1))
         cells = {
-            _row_key(row.method, row.fields, keep, found): (model, found) for model, row, keep, found in plan.rows()
+            _row_key(row.method, row.fields, keep, found): (model, found)
+            for model, row, keep, found in plan.rows()
+            if found
         }
-        for row in results.table.rows:
+        for row in (row for row in results.table.rows if row.cells):
             seeds = row.seeds or (row,)
             keys = [(row.model, seed.method, digest(dict(seed.fields)), seed.retention) for seed in seeds]
             self._take(row, [cells[key] for key in keys])
@@ -116,7 +120,7 @@ class Gathering:
             experiments=self._experiments,
             benchmarks=columns,
             entries=ranked(made),
-            notes=notes(made, scored, micro=self._micro),
+            notes=notes(made, scored, list(self._left_out), micro=self._micro),
         )
 
 

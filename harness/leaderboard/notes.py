@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.leaderboard.entry import Entry
+from harness.tables.rows import MISSING
 
 
-def notes(entries: Sequence[Entry], scored: Mapping[str, str], *, micro: bool) -> list[str]:
-    """The notes of a leaderboard. `scored`: by benchmark how its score was made, where a reader must know."""
+def notes(
+    entries: Sequence[Entry], scored: Mapping[str, str], left_out: Sequence[str] = (), *, micro: bool
+) -> list[str]:
+    """The notes of a leaderboard. `scored`: by benchmark how its score was made, where a reader must know. `left_out`:
+    where a method is not defined.
+    """
     found = []
     if micro:
         found.append(
@@ -38,4 +43,5 @@ def notes(entries: Sequence[Entry], scored: Mapping[str, str], *, micro: bool) -
     by_note: dict[str, list[str]] = {}
     for name, note in scored.items():
         by_note.setdefault(note, []).append(name)
-    return found + [f"{', '.join(names)}: {note}." for note, names in by_note.items()]
+    found += [f"{', '.join(names)}: {note}." for note, names in by_note.items()]
+    return found + [f"{MISSING}: {sentence}." for sentence in left_out]

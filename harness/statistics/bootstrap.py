@@ -77,6 +77,15 @@ def interval(parts: Sequence[Ratio]) -> Interval:
     return _interval(np.array([part.draws for part in parts]), [part.freedom for part in parts])
 
 
+def ratio_of_sums(totals: Mapping[str, Sequence[float]]) -> Ratio:
+    """Sum / sum over clusters, in percent, from the two addends of each of at least two clusters."""
+    names = sorted(totals)
+    sums = np.array([totals[name] for name in names], dtype=float)
+    drawn = _draw(np.random.default_rng(_seed(names)), sums)
+    value = 100 * float(sums[:, 0].sum() / sums[:, 1].sum())
+    return Ratio(value, 100 * drawn[:, 0] / drawn[:, 1], len(names) - 1, "")
+
+
 def difference(one: Sequence[Ratio], other: Sequence[Ratio]) -> Interval | None:
     """The 95% interval of the mean of `one` less that of `other`, benchmark by benchmark in the same resamples.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, lgamma, log
 from typing import TYPE_CHECKING, Any
 
-from harness.statistics import Cell, Interval, comparable, preservation
+from harness.statistics import Cell, Interval, comparable, hard, preservation
 
 if TYPE_CHECKING:
     from harness.statistics.bootstrap import Ratio
@@ -45,12 +45,14 @@ class Pair:
 @dataclass(frozen=True)
 class Measured:
     """By row and group the interval of the average, and whether the row's difference from the best of its peers is
-    noise (None: nothing to compare it with); and every pair of rows that can be compared.
+    noise (None: nothing to compare it with); every pair of rows that can be compared; and by row the samples that
+    matter.
     """
 
     intervals: tuple[tuple[Interval | None, ...], ...]
     noise: tuple[tuple[bool | None, ...], ...]
     pairs: tuple[Pair, ...]
+    matter: tuple[hard.HardRow, ...]
 
 
 def measure(
@@ -58,11 +60,13 @@ def measure(
     vanilla: Sequence[int | None],
     peers: Sequence[Hashable | None],
     groups: Sequence[Sequence[str]],
+    smaller: Sequence[int | None] | None = None,
 ) -> Measured:
-    """Intervals, noise and pairs of a table.
+    """Intervals, noise, pairs and samples that matter of a table.
 
     rows: benchmark -> cell. vanilla: for each row the place of its base in `rows`, None where it has none. peers: rows
-    of equal peers compete with each other; None competes with nobody. groups: the benchmarks of each average.
+    of equal peers compete with each other; None competes with nobody. groups: the benchmarks of each average. smaller:
+    for each row the place of the downsample row of its budget, None where it has none.
     """
     from harness.statistics.bootstrap import interval, ratios
 
@@ -87,7 +91,8 @@ def measure(
                 noise[place][number] = pair.noise if pair else None
             if any(noise[place][number] is not None for place in members):
                 noise[best][number] = False
-    return Measured(intervals, tuple(tuple(row) for row in noise), pairs)
+    matter = hard.measure_hard(rows, vanilla, smaller or [None] * len(rows), groups)
+    return Measured(intervals, tuple(tuple(row) for row in noise), pairs, matter)
 
 
 def mcnemar(one: int, other: int) -> float:
@@ -110,6 +115,7 @@ def to_json(measured: Measured) -> dict[str, Any]:
         "intervals": [[_ends(found) for found in row] for row in measured.intervals],
         "noise": measured.noise,
         "pairs": [{**vars(pair), "interval": _ends(pair.interval)} for pair in measured.pairs],
+        "hard": [hard.to_json(row) for row in measured.matter],
     }
 
 
@@ -122,6 +128,7 @@ def from_json(content: Mapping[str, Any]) -> Measured:
             Pair(**{**pair, "interval": _interval(pair["interval"]), "tested": tuple(pair["tested"])})
             for pair in content["pairs"]
         ),
+        tuple(hard.from_json(row) for row in content["hard"]),
     )
 
 

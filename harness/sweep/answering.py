@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.evidence import evidence_mask
-from harness.experiments import Experiment
 from harness.plan import Data, Plan, PlannedCell, open_settings
 from harness.store import Answer, CellWriter, Index, Store, missing
 from harness.sweep.progress import Progress
@@ -122,7 +121,7 @@ class Answerer:
         if name != self._name:
             self._close()
             self.progress.at(f"opening {name}")
-            self._model, self._name = _open(self.plan.experiment, name), name
+            self._model, self._name = _open(self.plan, name), name
         self.progress.at(f"{name} {benchmark}")
         start = time.perf_counter()
         try:
@@ -136,13 +135,14 @@ class Answerer:
         self._model, self._name = None, ""
 
 
-def _open(experiment: Experiment, name: str) -> Any:
-    """The model, after every row's method said that it can run on it."""
+def _open(plan: Plan, name: str) -> Any:
+    """The model, after the method of every row that has a cell of it said that it can run on it."""
     from harness.models import open_model
     from model_wrappers.registry import method
 
-    model = open_model(name, **open_settings(experiment, name))
-    for row in experiment.rows:
+    model = open_model(name, **open_settings(plan.experiment, name))
+    for number in sorted({cell.row for cell in plan.cells if cell.model == name}):
+        row = plan.experiment.rows[number]
         method(row.method, **row.fields).check(model.model)
     return model
 
@@ -248,9 +248,9 @@ class _Pass:
                 index,
                 text,
                 visual=record.visual,
-                kept=len(record.kept),
+                kept=record.realised,
                 kv_visual=[int(count) for count in record.kv_visual],
-                evidence_kept=_share(prompt.evidence, record.kept),
+                evidence_kept=None if record.made is not None else _share(prompt.evidence, record.kept),
                 scoring_seconds=round(record.scoring_seconds, 6),
                 seconds=round(seconds, 6),
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.statistics import FEWEST, RESAMPLES
-from harness.tables.rows import MISSING, NOISE, RowResult, Table, ratio
+from harness.tables.hard import hard_notes
+from harness.tables.rows import BELOW, FLOORS, MISSING, NOISE, RowResult, Table, ratio
 from model_wrappers.registry import method_class, method_names
 
 
@@ -21,6 +22,7 @@ def footnotes(table: Table) -> list[str]:
     elif sizes:
         notes.append("Samples: " + ", ".join(f"{name} {size}" for name, size in sizes.items()) + ".")
     notes += _certainty_notes(table)
+    notes += hard_notes(table)
     remarks: dict[str, list[str]] = {}
     for name, cell in cells:
         if cell.note and name not in remarks.setdefault(cell.note, []):
@@ -48,6 +50,11 @@ def _certainty_notes(table: Table) -> list[str]:
             f"{NOISE}: noise; the row cannot be told from the best one of its model and retention (bounds apart), as "
             "the 95% interval of their paired difference holds 0."
         )
+    below = [floor for floor in FLOORS if any(floor in average.below for average in averages)]
+    notes += [
+        f"{BELOW}{FLOORS[floor]}: the average is below that of {floor} at the same model and retention."
+        for floor in below
+    ]
     if any(average.n < average.asked for average in averages):
         notes.append("n: samples behind the average; answered/asked where some have no answer.")
     elif any(average.asked for average in averages):

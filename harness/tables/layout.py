@@ -7,12 +7,28 @@ with failed samples say "incomplete (n of N)", and a row that holds one has no a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
 
 from harness.statistics import Cell, preservation
 from harness.statistics.significance import Measured, measure
 from harness.tables.footnotes import footnotes
-from harness.tables.rows import METHOD_LABELS, MISSING, NOISE, Average, Group, RowResult, Table, method_label, ratio
+from harness.tables.hard import hard_data_columns
+from harness.tables.rows import (
+    BELOW,
+    FLOORS,
+    METHOD_LABELS,
+    MISSING,
+    NOISE,
+    Average,
+    Column,
+    Group,
+    RowResult,
+    Table,
+    method_label,
+    ratio,
+)
 
 __all__ = ["METHOD_LABELS", "MISSING", "Average", "Column", "Group", "RowResult", "Table", "build", "columns"]
 __all__ += ["data_columns", "method_label", "ratio", "show_cell", "significance"]
@@ -22,18 +38,6 @@ DECIMALS = {"MMBench-Video": 2}
 
 # Rows that set the scale and compete with nobody: vanilla cuts nothing, the bounds know where the answer is.
 APART = ("vanilla", "oracle", "anti-oracle")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: `raw` is the value for machines (shares in [0, 1], averages in percent), `show` the readers' text."""
-
-    key: str
-    header: str
-    raw: Callable[[RowResult], str | float | None]
-    show: Callable[[RowResult], str]
-    number_format: str = "General"
-    numeric: bool = True
 
 
 def build(
@@ -61,15 +65,20 @@ def build(
     done = []
     for place, row in enumerate(rows):
         base = vanilla.get(row.model, {})
+        known = zip(
+            layout, measured.intervals[place], measured.noise[place], measured.matter[place].groups, strict=True
+        )
         averages = tuple(
-            replace(_average(row, base, group), interval=interval, noise=noise)
-            for group, interval, noise in zip(layout, measured.intervals[place], measured.noise[place], strict=True)
+            replace(_average(row, base, group), interval=interval, noise=noise, hard=hard)
+            for group, interval, noise, hard in known
         )
         seeds = []
         for seed in row.seeds:
             own = tuple(_average(seed, base, group) for group in layout)
             seeds.append(replace(seed, label=_label(seed, row.seeds), averages=own))
-        done.append(replace(row, label=_label(row, rows), averages=averages, seeds=tuple(seeds)))
+        matter = measured.matter[place].benchmarks
+        done.append(replace(row, label=_label(row, rows), averages=averages, hard=matter, seeds=tuple(seeds)))
+    done = [replace(row, averages=_below(row, done)) for row in done]
     if micro and "micro" not in title.lower():
         title = f"{title} (micro)".strip()
     table = Table(title, layout, tuple(done), (), micro, measured.pairs)
@@ -79,11 +88,13 @@ def build(
 def significance(rows: Sequence[RowResult], groups: Sequence[Group]) -> Measured:
     """How sure each row's averages are, and which rows differ: rows of one model at one retention compete."""
     vanilla = {row.model: place for place, row in enumerate(rows) if row.method == "vanilla"}
+    smaller = {(row.model, row.retention): place for place, row in enumerate(rows) if row.method == "downsample"}
     return measure(
         [row.cells for row in rows],
         [vanilla.get(row.model) for row in rows],
         [None if row.method in APART else (row.model, row.retention) for row in rows],
         [group.benchmarks for group in groups],
+        [None if row.method == "downsample" else smaller.get((row.model, row.retention)) for row in rows],
     )
 
 
@@ -105,7 +116,7 @@ def data_columns(table: Table) -> list[Column]:
         found += [_score_column(name) for name in group.benchmarks]
         found.append(_average_column(position, group))
         found += _data_columns(table, position, group)
-    return found + _share_columns(table)
+    return found + hard_data_columns(table) + _share_columns(table)
 
 
 def show_cell(benchmark: str, cell: Cell | None) -> str:
@@ -134,6 +145,23 @@ def _average(row: RowResult, base: Mapping[str, Cell], group: Group) -> Average:
     return Average(preservation(row.cells, base, group.benchmarks), n=n, asked=asked)
 
 
+def _below(row: RowResult, rows: Sequence[RowResult]) -> tuple[Average, ...]:
+    """The averages of a row, each with those of FLOORS that are above it; several rows of one as their mean."""
+    if row.method in APART:
+        return row.averages
+    peers = [other for other in rows if (other.model, other.retention) == (row.model, row.retention)]
+    found = []
+    for position, average in enumerate(row.averages):
+        below = []
+        for floor in FLOORS if average.value is not None else ():
+            given = [other.averages[position].value for other in peers if other.method == floor != row.method]
+            known = [value for value in given if value is not None]
+            if known and average.value is not None and average.value < fmean(known):
+                below.append(floor)
+        found.append(replace(average, below=tuple(below)))
+    return tuple(found)
+
+
 def _naming_columns() -> list[Column]:
     return [
         Column("model", "Model", lambda row: row.model, lambda row: row.model, numeric=False),
@@ -149,7 +177,9 @@ def _average_column(position: int, group: Group) -> Column:
             return MISSING
         ends = average.interval
         inside = f"[{ends.low:.1f}, {ends.high:.1f}]" if ends else ""
-        return " ".join(filter(None, [f"{average.value:.1f}", inside, average.mark, NOISE if average.noise else ""]))
+        below = BELOW + "".join(FLOORS[name] for name in average.below) if average.below else ""
+        marks = [average.mark, NOISE if average.noise else "", below]
+        return " ".join(filter(None, [f"{average.value:.1f}", inside, *marks]))
 
     return Column(group.key, group.header, lambda row: row.averages[position].value, show, "0.0")
 
@@ -157,6 +187,8 @@ def _average_column(position: int, group: Group) -> Column:
 def _count_column(position: int, group: Group) -> Column:
     def show(row: RowResult) -> str:
         average = row.averages[position]
+        if not average.asked:
+            return MISSING
         return f"{average.n}" if average.n == average.asked else f"{average.n}/{average.asked}"
 
     return Column(group.key_of("n"), "n", lambda row: row.averages[position].n, show, "0")
@@ -178,10 +210,15 @@ def _data_columns(table: Table, position: int, group: Group) -> list[Column]:
         of("lo", lambda average: average.interval.low if average.interval else None, "0.0"),
         of("hi", lambda average: average.interval.high if average.interval else None, "0.0"),
         of("noise", lambda average: None if average.noise is None else int(average.noise)),
+        *(of(f"below_{floor}", partial(_is_below, floor=floor)) for floor in FLOORS),
         of("n", lambda average: average.n if average.asked else None),
         of("asked", lambda average: average.asked or None),
     ]
     return [column for column in found if any(column.raw(row) is not None for row in table.rows)]
+
+
+def _is_below(average: Average, *, floor: str) -> int | None:
+    return 1 if floor in average.below else None
 
 
 def _share_columns(table: Table) -> list[Column]:

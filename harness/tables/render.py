@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.statistics import Cell, Interval
-from harness.tables.layout import Column, columns, data_columns
-from harness.tables.rows import Average, Group, RowResult, Table
+from harness.statistics.hard import Hard
+from harness.tables.hard import KEY, TITLE, WHATS, hard_columns
+from harness.tables.layout import columns, data_columns
+from harness.tables.rows import FLOORS, Average, Column, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
 FIXED = ("model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept")
 # And those about an average, by their ends: "avg_pct" has "avg_lo".
-ABOUT_AVERAGE = ("lo", "hi", "noise", "n", "asked")
+ABOUT_AVERAGE = ("lo", "hi", "noise", *(f"below_{floor}" for floor in FLOORS), "n", "asked")
 
 _INCOMPLETE = re.compile(r"incomplete \((\d+) of (\d+)\)")
 # Characters that no xlsx file may hold.
@@ -44,14 +46,16 @@ _LATEX = {
     "|": r"\textbar{}",
     "†": r"\dag{}",
     "≈": r"$\approx$",
+    "↓": r"$\downarrow$",
 }
 
 
 def to_markdown(table: Table) -> str:
     """The title, a table whose columns line up in a terminal, and the footnotes as a list."""
-    shown = columns(table)
     parts = [f"**{_markdown(table.title)}**", ""] if table.title else []
-    parts.append(pipe_table([c.header for c in shown], _once(table, shown), [c.numeric for c in shown]))
+    for number, (head, shown, rows) in enumerate(_blocks(table)):
+        parts += ["", f"**{head}**", ""] if number else []
+        parts.append(pipe_table([c.header for c in shown], _once(rows, shown), [c.numeric for c in shown]))
     if table.notes:
         parts += ["", *(f"- {_markdown(note)}" for note in table.notes)]
     return "\n".join(parts) + "\n"
@@ -77,8 +81,9 @@ def pipe_table(head: Sequence[str], body: Sequence[Sequence[str]], numeric: Sequ
 def to_csv(table: Table) -> str:
     """Comma-separated, one header line: FIXED columns where known, scores, averages in percent, shares in [0, 1].
 
-    After an average come the ends of its 95% interval, whether the row is noise (1) or not (0), and how many samples
-    are behind it. Below a row that is the mean of several seeds stands each of these, its seed in the column `seed`.
+    After an average come the ends of its 95% interval, whether the row is noise (1) or not (0), 1 where it is below
+    random or downsample, and how many samples are behind it; after all of them the same of the samples that matter
+    (hard:...). Below a row that is the mean of several seeds stands each of these, its seed in the column `seed`.
     """
     shown = data_columns(table)
     label = Column("label", "label", lambda row: row.label, lambda row: row.label)
@@ -104,15 +109,25 @@ def from_csv(text: str, *, title: str = "", micro: bool | None = None) -> Table:
     """
     reader = csv.DictReader(io.StringIO(text))
     names = list(reader.fieldnames or [])
+
+    def about(group: Group) -> list[str]:
+        return [group.key_of(what) for what in ABOUT_AVERAGE]
+
     if absent := [name for name in ("model", "method", "retention") if name not in names]:
         raise UserError(f"a table's CSV needs the columns model, method and retention; missing: {', '.join(absent)}")
     groups: list[Group] = []
     current: list[str] = []
     for name in names:
+        if name.startswith(KEY):
+            continue
         if name.endswith("avg_pct"):
             groups.append(Group(tuple(current), _average_header(name), name))
             current = []
-        elif name not in FIXED and not (groups and name in map(groups[-1].key_of, ABOUT_AVERAGE)):
+        elif (
+            name not in FIXED
+            and not name.startswith(KEY)
+            and not (groups and name in map(groups[-1].key_of, ABOUT_AVERAGE))
+        ):
             current.append(name)
     if current:
         raise UserError(f"a table's CSV has no average column after {', '.join(current)}")
@@ -164,17 +179,18 @@ def to_xlsx(table: Table) -> bytes:
 
 def to_latex(table: Table) -> str:
     r"""A `table` environment for the booktabs package: a rule between models, footnotes under the table."""
-    shown = columns(table)
     out = [r"% needs \usepackage{booktabs}", r"\begin{table}[t]", r"\centering", r"\small"]
     if table.title:
         out.append(rf"\caption{{{_latex(table.title)}}}")
-    out += [rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in shown)}}}", r"\toprule"]
-    out += [" & ".join(_latex(column.header) for column in shown) + r" \\", r"\midrule"]
-    for number, line in enumerate(_once(table, shown)):
-        if number and line[0]:
-            out.append(r"\midrule")
-        out.append(" & ".join(_latex(text) for text in line) + r" \\")
-    out += [r"\bottomrule", r"\end{tabular}"]
+    for place, (head, shown, rows) in enumerate(_blocks(table)):
+        out += [rf"\par\medskip {_latex(head)}\par\smallskip"] if place else []
+        out += [rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in shown)}}}", r"\toprule"]
+        out += [" & ".join(_latex(column.header) for column in shown) + r" \\", r"\midrule"]
+        for number, line in enumerate(_once(rows, shown)):
+            if number and line[0]:
+                out.append(r"\midrule")
+            out.append(" & ".join(_latex(text) for text in line) + r" \\")
+        out += [r"\bottomrule", r"\end{tabular}"]
     out += [rf"\par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
     return "\n".join([*out, r"\end{table}"]) + "\n"
 
@@ -204,10 +220,21 @@ def write(table: Table, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _once(table: Table, shown: list[Column]) -> list[list[str]]:
+def _blocks(table: Table) -> list[tuple[str, list[Column], Sequence[RowResult]]]:
+    """The parts of a table for readers: title (the first goes under the table's own), columns, and the rows that have
+    something in them.
+    """
+    shown, more = columns(table), hard_columns(table)
+    found: list[tuple[str, list[Column], Sequence[RowResult]]] = [("", shown, table.rows)]
+    if more:
+        found.append((TITLE, [*shown[:3], *more], [row for row in table.rows if row.hard]))
+    return found
+
+
+def _once(rows: Sequence[RowResult], shown: list[Column]) -> list[list[str]]:
     """The body as text, a model's name in the first of its rows only."""
     lines, last = [], None
-    for row in table.rows:
+    for row in rows:
         line = [column.show(row) for column in shown]
         if row.model == last:
             line[0] = ""
@@ -274,15 +301,23 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         realised=value("realised"),
         layer_mean=value("layer_mean"),
         averages=tuple(_read_average(group, value) for group in groups),
+        hard={name: hard for name in cells if (hard := _read_hard(name, value))},
     )
 
 
 def _read_average(group: Group, value: Callable[[str], float | None]) -> Average:
-    low, high, noise, n, asked = (value(group.key_of(what)) for what in ABOUT_AVERAGE)
+    low, high, noise, n, asked = (value(group.key_of(what)) for what in ("lo", "hi", "noise", "n", "asked"))
     return Average(
         value(group.key),
         interval=None if low is None or high is None else Interval(low, high),
         noise=None if noise is None else bool(noise),
         n=int(n or 0),
         asked=int(asked or 0),
+        below=tuple(floor for floor in FLOORS if value(group.key_of(f"below_{floor}"))),
+        hard=_read_hard(group.key.removesuffix("_pct"), value),
     )
+
+
+def _read_hard(key: str, value: Callable[[str], float | None]) -> Hard | None:
+    share, low, high, n = (value(f"{KEY}{key}_{what}") for what in WHATS)
+    return None if n is None else Hard(share, int(n), None if low is None or high is None else Interval(low, high))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.statistics import Cell, Interval
+from harness.statistics.hard import Hard
 from harness.statistics.significance import Pair
 
 METHOD_LABELS = {
@@ -23,10 +24,15 @@ METHOD_LABELS = {
     "fastvid": "FastVID",
     "prunevid": "PruneVID",
     "visionzip": "VisionZip",
+    "downsample": "Downsample",
+    "fewer_frames": "Fewer frames",
 }
 
 MISSING = "-"
 NOISE = "≈"
+FLOORS = {"random": "R", "downsample": "D"}
+"""Methods that cost nothing to think of: a row below one of them is marked with its letter."""
+BELOW = "↓"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Average:
 
     interval: 95%, None where unknown. noise: whether the row cannot be told from the best one of its model and
     retention, None where there is nothing to compare. n, asked: samples answered and asked in its benchmarks, 0 where
-    unknown.
+    unknown. below: those of FLOORS that are above it at the same model and retention. hard: over the samples that
+    matter of its benchmarks, see `harness.statistics.hard`.
     """
 
     value: float | None
@@ -44,6 +51,8 @@ class Average:
     noise: bool | None = None
     n: int = 0
     asked: int = 0
+    below: tuple[str, ...] = ()
+    hard: Hard | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class RowResult:
     realised: mean over samples of kept / visual at the method's last cut, in [0, 1].
     layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
     fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
-    averages: set by `build`, one for each group.
+    averages: set by `build`, one for each group. hard: set by `build`, by benchmark, as `Average.hard`.
     seeds: the rows that this one is the mean of, see `harness.tables.seeds`; () for a row of its own.
     """
 
@@ -84,6 +93,7 @@ class RowResult:
     layer_mean: float | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     averages: tuple[Average, ...] = ()
+    hard: Mapping[str, Hard] = field(default_factory=dict)
     seeds: tuple[RowResult, ...] = ()
 
 
@@ -103,6 +113,18 @@ class Table:
     @property
     def benchmarks(self) -> tuple[str, ...]:
         return tuple(name for group in self.groups for name in group.benchmarks)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `raw` is the value for machines (shares in [0, 1], averages in percent), `show` the readers' text."""
+
+    key: str
+    header: str
+    raw: Callable[[RowResult], str | float | None]
+    show: Callable[[RowResult], str]
+    number_format: str = "General"
+    numeric: bool = True
 
 
 def method_label(method: str) -> str:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from model_wrappers.compression import generate
 from model_wrappers.encoding import encode
 from model_wrappers.errors import SampleError, UserError
 from model_wrappers.families.checkpoint import check_checkpoint, find_checkpoint
+from model_wrappers.inputs import Input, Retell, split
 from model_wrappers.methods.base import Method
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.selection import Record, check_keep
@@ -47,6 +49,8 @@ class Decoded:
     """`VisualPrompt.extents` of the prompt to be: float32 [N_v, 6]."""
     media: Literal["image", "video"] | None = None
     """`VisualPrompt.media` of the prompt to be; None where the placeholders say it."""
+    retell: Retell | None = None
+    """Where the text speaks of a video's frames or stands between them: the prompt with fewer of them."""
 
 
 class FamilyModel:
@@ -85,7 +89,13 @@ class FamilyModel:
             prompt.extents = decoded.extents.to(prompt.visual.device)
         if decoded.media is not None:
             prompt.media = decoded.media
+        prompt.source = partial(self._input, decoded)
         return prompt
+
+    def _input(self, decoded: Decoded) -> Input:
+        """What methods that change the input start from."""
+        (found,) = split(self.model, decoded.inputs, decoded.media)
+        return replace(found, retell=decoded.retell)
 
     def prepare(self, message: list[dict[str, Any]], dataset: str | None = None) -> VisualPrompt:
         """``decode`` and ``encode`` in a row."""

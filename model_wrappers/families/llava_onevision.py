@@ -15,6 +15,7 @@ parent gets wrong:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,10 @@ class Clip(NamedTuple):
     """[T] seconds from the start."""
     seconds: float
     """Length of the whole video."""
+
+    def only(self, chosen: Sequence[int]) -> Clip:
+        """What is told of these of its frames."""
+        return self._replace(times=[self.times[place] for place in chosen])
 
 
 class LLaVAOneVision(FamilyModel, LLaVA_OneVision_HF):
@@ -151,8 +156,18 @@ class LLaVAOneVision(FamilyModel, LLaVA_OneVision_HF):
             videos=[clip.frames for clip in clips] or None,
             return_tensors="pt",
         )
+        told = [clip._replace(frames=np.empty(0)) for clip in clips]  # the pixels are in `inputs`
+
+        def retell(chosen: list[tuple[int, ...]]) -> list[int]:
+            left = [clip.only(frames) for clip, frames in zip(told, chosen, strict=True)]
+            return self.processor.tokenizer(self._prompt(message, left)).input_ids
+
         return Decoded(
-            inputs, sample_id(message), self._extents(inputs, len(images)), media="video" if clips else "image"
+            inputs,
+            sample_id(message),
+            self._extents(inputs, len(images)),
+            media="video" if clips else "image",
+            retell=retell if clips else None,
         )
 
     def _prompt(self, message: list[dict[str, Any]], clips: list[Clip]) -> str:
@@ -221,7 +236,7 @@ def _time_instruction(clip: Clip) -> str:
     """The parent's sentences, word for word."""
     times = ", ".join(f"{time:.2f}s" for time in clip.times)
     return (
-        f"The video lasts for {clip.seconds:.2f} seconds, and {len(clip.frames)} frames are uniformly sampled from it. "
+        f"The video lasts for {clip.seconds:.2f} seconds, and {len(clip.times)} frames are uniformly sampled from it. "
         f"These frames are located at {times}. Please answer the following questions related to this video.\n"
     )
 

@@ -7,6 +7,7 @@ their order. It takes no videos: VLMEvalKit gives it the frames as images.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,22 +112,36 @@ class VILA(FamilyModel, KitVILA):
             SampleError: a file is missing, empty, or cannot be decoded; the prompt is too long; or a text has
                 ``<image>`` in it, or the message a video, with which the parent cannot do anything right.
         """
-        content, images = "", []
+        images = []
         for item in message:
             check_media(item)
             if item["type"] == "text":
                 if IMAGE in item["value"]:
                     raise SampleError(f"The text {item['value'][:60]!r} has {IMAGE} in it, which to VILA is an image.")
-                content += item["value"]
             elif item["type"] == "image":
                 with sample_errors("image", item["value"]), Image.open(item["value"]) as image:
                     images.append(image.convert("RGB"))
-                content += f"{IMAGE}\n"
             else:
                 raise SampleError(f"VILA takes a video's frames as images, not the {item['type']} {item['value']}.")
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self.processor(images=images, text=text)
-        return Decoded(inputs, sample_id(message), self._extents(len(images)), _media(dataset))
+        inputs = self.processor(images=images, text=self._text(message, range(len(images))))
+        return Decoded(
+            inputs,
+            sample_id(message),
+            self._extents(len(images)),
+            _media(dataset),
+            retell=lambda chosen: self.processor.tokenize(self._text(message, chosen[0]), placeholders=1),
+        )
+
+    def _text(self, message: list[dict[str, Any]], shown: Collection[int]) -> str:
+        """The prompt's text with these of its images."""
+        content, place = "", -1
+        for item in message:
+            if item["type"] == "text":
+                content += item["value"]
+            else:
+                place += 1
+                content += f"{IMAGE}\n" if place in shown else ""
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
     def finish(self, response: str) -> str:
         """Without white space at its ends, as the parent gives it."""

@@ -6,6 +6,7 @@ This module and the methods load torch only when they are used, so that names ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from model_wrappers.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from model_wrappers.pictures import Picture
     from model_wrappers.prompt import VisualPrompt
 
 
@@ -36,6 +38,19 @@ class Method:
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
 
+    def undefined(self, family: str, shows: str) -> str | None:
+        """Why there is nothing to run, in a few words; None where there is.
+
+        Args:
+            family: a key of `model_wrappers.families.FAMILIES`.
+            shows: "image", "video", or "text" where the prompts show neither.
+        """
+        if shows in self.media:
+            return None
+        if shows == "text":
+            return "a prompt without image or video has no visual tokens"
+        return f"it is defined for {' and '.join(sorted(self.media))} prompts only"
+
 
 @dataclass(frozen=True)
 class Vanilla(Method):
@@ -46,6 +61,9 @@ class Vanilla(Method):
     def __post_init__(self) -> None:
         if self.positions != "own":
             raise UserError(f"vanilla: positions={self.positions}, but where nothing is cut there is no gap: own")
+
+    def undefined(self, family: str, shows: str) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,26 @@ class Selector(Method):
 
     def select(self, model: Any, prompt: VisualPrompt, k: int) -> Tensor:
         """[k] long, sorted indices into the prompt's visual tokens."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class InputTransform(Method):
+    """Gives the vision encoder a cheaper image or video; the language model gets every visual token of that.
+
+    The framework takes the version whose visual tokens are nearest to the budget and not above it (the cheapest, where
+    all are above), encodes it, and counts positions as the family does for an input of that size.
+    """
+
+    def __post_init__(self) -> None:
+        if self.positions != "own":
+            raise UserError(f"{self.name}: positions={self.positions}, but a cheaper input has no gaps to close: own")
+
+    def versions(self, pictures: Sequence[Picture]) -> Iterable[Sequence[Picture]]:
+        """Cheaper and cheaper versions, or the other way round, of all the images and videos of one prompt.
+
+        At least one; each holds as many pictures, in the same order. Nothing is resampled for it.
+        """
         raise NotImplementedError
 
 

@@ -68,13 +68,13 @@ def run_generate(model: Any, prompt: VisualPrompt, cuts: Sequence[Shortened] | N
         inputs_embeds=embeds,
         position_ids=positions if positions.shape[0] > 1 else positions[0],
         attention_mask=torch.ones((count, length), dtype=torch.long, device=embeds.device),
-        **_as_config(model, settings, None if cuts is None else length),
+        **as_config(model, settings, None if cuts is None else length),
     )
     sequences = output if torch.is_tensor(output) else output.sequences
     return sequences[:, prompt.input_ids.shape[0] :]
 
 
-def _as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> dict[str, Any]:
+def as_config(model: Any, settings: dict[str, Any], cut_length: int | None) -> dict[str, Any]:
     """The same settings with all that GenerationConfig knows inside one.
 
     Without a config, generate() builds a default configuration of the whole model at each call to look for misplaced

@@ -153,14 +153,16 @@ class VilaProcessor(ProcessorMixin):
             data["pixel_values"] = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return BatchFeature(data)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of one prompt, each `<image>` replaced by its placeholders.
+    def tokenize(self, text: str, placeholders: int | None = None) -> list[int]:
+        """Token ids of one prompt, each `<image>` replaced by its placeholders: as many as it has visual tokens, or
+        `placeholders` of them.
 
         Raises:
             SampleError: more than `max_length` of them.
         """
         pieces = [self.tokenizer(piece).input_ids for piece in text.split(IMAGE)]
-        ids = splice(pieces, self.tokenizer.bos_token_id, [self.image_token_id] * self.n_image_tokens)
+        count = self.n_image_tokens if placeholders is None else placeholders
+        ids = splice(pieces, self.tokenizer.bos_token_id, [self.image_token_id] * count)
         if self.max_length is not None and len(ids) > self.max_length:
             raise SampleError(
                 f"The prompt has {len(ids)} tokens, {ids.count(self.image_token_id)} of them visual; the model was "

@@ -79,14 +79,17 @@ def test_markdown_shows_interval_noise_and_number_of_samples(table: Table) -> No
         average = _by_method(table)[method].averages[0]
         assert average.interval is not None and average.interval.holds(average.value or 0)
         ends = f"{average.value:.1f} [{average.interval.low:.1f}, {average.interval.high:.1f}]"
-        assert shown[label][5:7] == [f"{ends} ≈" if average.noise else ends, "200"]
+        marks = f"{' ≈' if average.noise else ''}{' ↓R' if method == 'relevance' else ''}"
+        assert shown[label][5:7] == [ends + marks, "200"]
         assert shown[label][9] == "100"
     noisy = {row.method for row in table.rows if row.averages[0].noise}
     assert len(noisy) == 1 and noisy < {"cnn", "fastv"}, "one of two equals is best; the oracle does not compete"
     notes = "\n".join(table.notes)
     assert "95% interval of the average, from 2000 resamples" in notes
     assert "≈: noise" in notes and "n: samples behind the average." in notes
+    assert "↓R: the average is below that of random at the same model and retention." in notes and "↓D" not in notes
     assert r"$\approx$" in to_latex(table) and "≈" not in to_latex(table)
+    assert r"$\downarrow$R" in to_latex(table) and "↓" not in to_latex(table)
 
 
 def test_a_terminal_of_200_columns_is_enough() -> None:
@@ -144,9 +147,9 @@ def test_a_seed_that_lacks_answers_leaves_the_mean_without_score() -> None:
 def test_csv_round_trip(table: Table) -> None:
     text = to_csv(table)
     head = next(csv.reader(io.StringIO(text)))
-    about = ["lo", "hi", "noise", "n", "asked"]
-    assert head[4:12] == ["MME", "MMStar", "image_avg_pct", *(f"image_avg_{what}" for what in about)]
-    assert head[12:] == ["MVBench", "video_avg_pct", *(f"video_avg_{what}" for what in about), "seed"]
+    about = ["lo", "hi", "noise", "below_random", "n", "asked"]
+    assert head[4:13] == ["MME", "MMStar", "image_avg_pct", *(f"image_avg_{what}" for what in about)]
+    assert head[13:] == ["MVBench", "video_avg_pct", *(f"video_avg_{what}" for what in about), "seed"]
     again = from_csv(text, title="T")
     assert to_csv(again) == text and again.groups == table.groups
     assert len(again.rows) == 6 and len(_by_method(again)["random"].seeds) == 3
