@@ -26,6 +26,10 @@ _BUILT_IN = {
     "relevance": "relevance:Relevance",
     "cnn": "cnn:CNN",
     "fastv": "fastv:FastV",
+    "pyramiddrop": "pyramiddrop:PyramidDrop",
+    "sparsevlm": "sparsevlm:SparseVLM",
+    "divprune": "divprune:DivPrune",
+    "dart": "dart:DART",
 }
 
 _registered: dict[str, type[Method]] = {}

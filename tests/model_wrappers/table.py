@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from model_wrappers.registry import method
+from tests.model_wrappers import literal
+from tests.model_wrappers.literal import rounded
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
@@ -23,9 +26,42 @@ class Row(NamedTuple):
     name: str
     fields: dict[str, Any] = {}
     scores: bool = True
-    """Whether it looks at the content: then a token on which the answer hangs must survive."""
+    """Whether it looks for what the answer hangs on: then a token that it hangs on must survive."""
     first_cut: int = 0
     """Index of the first decoder layer that works on fewer tokens."""
+    own_counts: Callable[[float, int], list[int]] | None = None
+    """Visual tokens in each of LAYERS layers at a keep, of N_v, where the one rounding rule and one cut do not say."""
+
+    @property
+    def positions(self) -> str:
+        """Of its kept tokens, where nothing else is asked for."""
+        return method(self.name, **self.fields).positions
+
+    def counts(self, keep: float, visual: int) -> list[int]:
+        """Visual tokens in each of LAYERS layers, by hand."""
+        if self.own_counts is not None:
+            return self.own_counts(keep, visual)
+        return [visual] * self.first_cut + [rounded(keep, visual)] * (LAYERS - self.first_cut)
+
+
+def pyramiddrop_counts(keep: float, visual: int) -> list[int]:
+    """Cuts at 1/4, 1/2 and 3/4 of five layers: 1.25, 2.5 and 3.75, rounded."""
+    shares = (keep ** (1 / 3), keep ** (1 / 3), keep ** (2 / 3), keep)
+    return [visual, *(rounded(share, visual) for share in shares)]
+
+
+def sparsevlm_counts(keep: float, visual: int) -> list[int]:
+    """Cuts at 1, 2 and 3; behind each the tokens kept, and one cluster for each ten of 30% of those dropped."""
+    counts = [visual]
+    for count in literal.sparsevlm_plan(LAYERS, keep, visual).values():
+        kept = min(count, counts[-1] - 1)
+        counts.append(kept + int((int((counts[-1] - kept) * 0.3) + 1) / 10) + 1)
+    return [*counts, counts[-1]]
+
+
+def dart_counts(keep: float, visual: int) -> list[int]:
+    """Four visual pivots, and what eight pivots take."""
+    return [visual] * 2 + [4 + 8 * int(visual * keep / 8)] * 3
 
 
 ROWS = (
@@ -37,6 +73,10 @@ ROWS = (
     Row("cnn"),
     Row("fastv", first_cut=3),
     Row("fastv", {"layer": 2}, first_cut=1),
+    Row("pyramiddrop", first_cut=1, own_counts=pyramiddrop_counts),
+    Row("sparsevlm", first_cut=1, own_counts=sparsevlm_counts),
+    Row("divprune", scores=False),
+    Row("dart", first_cut=2, own_counts=dart_counts),
 )
 
 
@@ -48,7 +88,7 @@ METHODS = pytest.mark.parametrize("row", ROWS, ids=_id)
 SCORING_METHODS = pytest.mark.parametrize("row", [row for row in ROWS if row.scores], ids=_id)
 EVERY_METHOD = pytest.mark.parametrize("row", (Row("vanilla", scores=False), *ROWS), ids=_id)
 """With vanilla, where keep is 1."""
-A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[-2]], ids=_id)
+A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[6]], ids=_id)
 """One that cuts at the input, one that cuts between layers."""
 
 

@@ -17,6 +17,8 @@ from transformers import (
 )
 
 from model_wrappers import UserError, budget, compress, encode
+from model_wrappers.prompt import VisualPrompt
+from tests.model_wrappers import literal
 from tests.model_wrappers.conftest import (
     IMAGE,
     MIXED,
@@ -29,7 +31,7 @@ from tests.model_wrappers.conftest import (
     new_tokens,
     padded_on_the_right,
 )
-from tests.model_wrappers.reference import masked_logits
+from tests.model_wrappers.reference import counted_anew, masked_logits
 from tests.model_wrappers.table import (
     A_CUTTER_OF_EACH_KIND,
     EVERY_METHOD,
@@ -81,10 +83,10 @@ def test_counts(model: Any, ask: Any, family: Family, row: Row) -> None:
         assert (record.visual, record.keep) == (visual, keep)
         assert record.kept.dtype == torch.long and record.kept.device.type == "cpu"
         assert record.kept.tolist() == sorted(set(record.kept.tolist()))
-        assert len(record.kept) == max(1, math.floor(keep * visual + 0.5))
+        assert len(record.kept) == row.counts(keep, visual)[-1]
         assert 0 <= record.kept.min() and record.kept.max() < visual
         assert record.scoring_seconds >= 0
-        assert record.kv_visual == [visual] * row.first_cut + [len(record.kept)] * (LAYERS - row.first_cut)
+        assert record.kv_visual == row.counts(keep, visual)
 
 
 # Rule 2: keep = 1 is the untouched model.
@@ -103,7 +105,8 @@ def test_keep_one_is_untouched(model: Any, ask: Any, family: Family, row: Row) -
     assert [len(record.kept) for record in compression.last] == visual
 
 
-# Rules 3 and 4: text stays, order stays, positions are a token's own, decoding goes on after the uncut length.
+# Rules 3 and 4: text stays, order stays; positions are a token's own and decoding goes on after the uncut length,
+# unless the method counts anew.
 
 
 @METHODS
@@ -121,8 +124,17 @@ def check_against_the_masked_model(model: Any, inputs: Any, row: Row) -> None:
     with compress(model, row.name, keep=0.3, **row.fields) as compression:
         output = answer(model, inputs)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(output, inputs)[0])
+    expected = logits_by_hand(model, prompt, row, 0.3, compression.last[0].kept, new_tokens(output, inputs)[0])
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
+
+
+def logits_by_hand(
+    model: Any, prompt: VisualPrompt, row: Row, keep: float, kept: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Of a method that cuts several times or merges, those of its second writing; else of the masked model."""
+    if row.name in literal.CUTS:
+        return literal.run(model, prompt, row.name, keep, tokens, row.positions).logits
+    return masked_logits(model, prompt, {row.first_cut: kept}, tokens, row.positions)
 
 
 @METHODS
@@ -136,13 +148,20 @@ def test_positions_and_rows_the_layers_see(model: Any, ask: Any, row: Row) -> No
         handle = decoder.layers[-1].register_forward_pre_hook(
             lambda layer, args, kwargs: seen.append(kwargs["position_embeddings"][0][0].clone()), with_kwargs=True
         )
-        answer(model, inputs)
+        output = answer(model, inputs)
         handle.remove()
-    stays = ~prompt.visual
-    stays[prompt.visual.nonzero().squeeze(1)[compression.last[0].kept]] = True
-    assert stays[-1]
-    after = prompt.next_position + torch.arange(STEPS - 1).expand(len(prompt.position_ids), -1)
-    positions = torch.cat((prompt.position_ids[:, stays], after), dim=1)
+    kept = compression.last[0].kept
+    if row.name in literal.CUTS:
+        tokens = new_tokens(output, inputs)[0]
+        positions = literal.run(model, prompt, row.name, 0.3, tokens, row.positions).positions
+    else:
+        numbers, following = prompt.position_ids, prompt.next_position
+        if row.positions == "renumber":
+            numbers, following = counted_anew(prompt, kept.tolist())
+        stays = prompt.rows_kept(kept)
+        assert stays[-1] == len(prompt.input_ids) - 1
+        after = following + torch.arange(STEPS - 1).expand(len(numbers), -1)
+        positions = torch.cat((numbers[:, stays], after), dim=1)
     positions = positions[:, None] if len(positions) == 3 else positions
     expected = decoder.rotary_emb(prompt.inputs_embeds[None], positions)[0][0]
     torch.testing.assert_close(torch.cat(seen[-STEPS:]), expected)  # what is before: relevance asking for a response
@@ -157,7 +176,8 @@ def test_a_visual_token_at_the_very_end_is_kept(model: Any, ask: Any, family: Fa
     with compress(model, row.name, keep=0.2, **row.fields) as compression:
         model.generate(**{**inputs, **{name: inputs[name][:, :stop] for name in by_token}}, max_new_tokens=1)
     visual = family.visual("image")
-    assert compression.last[0].kept[-1] == visual - 1 and len(compression.last[0].kept) == budget(0.2, visual) > 1
+    kept = compression.last[0].kept
+    assert kept[-1] == visual - 1 and len(kept) == row.counts(0.2, visual)[-1] > 1
 
 
 # Rule 5: each layer's KV length is the plan's after every step; no layer runs twice; the kernel is not switched.
@@ -282,7 +302,7 @@ def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> No
     assert torch.equal(first.sequences, second.sequences)
     assert not torch.equal(first.sequences, third.sequences)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(third, inputs)[0])
+    expected = logits_by_hand(model, prompt, row, 0.25, compression.last[0].kept, new_tokens(third, inputs)[0])
     torch.testing.assert_close(torch.cat(third.logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -307,7 +327,7 @@ def test_without_a_cache(model: Any, ask: Any, row: Row) -> None:
     with compress(model, row.name, keep=0.5, **row.fields) as compression:
         output = answer(model, inputs, use_cache=False, max_new_tokens=1, min_new_tokens=1)
     (prompt,) = encode(model, inputs)
-    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, new_tokens(output, inputs)[0])
+    expected = logits_by_hand(model, prompt, row, 0.5, compression.last[0].kept, new_tokens(output, inputs)[0])
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -324,7 +344,7 @@ def test_a_loop_of_ones_own(model: Any, ask: Any, row: Row) -> None:
             logits.append(output.logits[:, -1])
     (prompt,) = encode(model, inputs)
     tokens = torch.cat(logits).argmax(dim=-1)
-    expected = masked_logits(model, prompt, {row.first_cut: compression.last[0].kept}, tokens)
+    expected = logits_by_hand(model, prompt, row, 0.3, compression.last[0].kept, tokens)
     torch.testing.assert_close(torch.cat(logits), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -362,7 +382,7 @@ def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, family: Family,
     assert hooks_of(model) == before and "generate" not in vars(model)
     with compress(model, row.name, keep=0.25, **row.fields) as compression:
         model.generate(**inputs, max_new_tokens=1)
-    assert len(compression.last[0].kept) == budget(0.25, family.visual("image"))
+    assert len(compression.last[0].kept) == row.counts(0.25, family.visual("image"))[-1]
 
 
 @ONE_FAMILY
