@@ -24,6 +24,7 @@ from model_wrappers.positions import shorten
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.relevance.response import run_generate
 from model_wrappers.selection import Choice, Record, budget, check_keep, choose
+from model_wrappers.vision import VisionWatch
 
 __all__ = ["Compression", "Record", "budget", "compress", "encode", "generate"]
 
@@ -67,6 +68,7 @@ class Compression:
         self._layer_cut: LayerCut | None = None
         if isinstance(method, LayerPruner) and self.keep < 1:
             self._layer_cut = LayerCut(model, method, self.keep)
+        self._vision = VisionWatch(model) if method.needs_vision and self.keep < 1 else None
         self._handles: list[RemovableHandle] = []
         self._records: list[Record] = []
         self._forget()
@@ -88,6 +90,8 @@ class Compression:
         ]
         if self._layer_cut is not None:
             self._layer_cut.attach()
+        if self._vision is not None:
+            self._vision.__enter__()
         if self.method.needs_response and self.keep < 1:
             self._watch_generate()
         return self
@@ -97,6 +101,8 @@ class Compression:
             self._handles.pop().remove()
         if self._layer_cut is not None:
             self._layer_cut.detach()
+        if self._vision is not None:
+            self._vision.__exit__()
         if self._watches:
             del self.model.generate
             self._watches = False
@@ -165,6 +171,8 @@ class Compression:
         positions = positions[-3:].expand(-1, embeds.shape[0], -1)  # without the text row that Qwen2-VL puts first
         self._dims = positions.shape[0]
         prompts = split_batch(self._ids, embeds, positions, mask, self._visual_ids)
+        if self._vision is not None:
+            self._vision.share(prompts)
         real = None if mask is None or bool(mask.all()) else mask.bool()
         if self._layer_cut is not None:
             self._layer_cut.begin(prompts, real)

@@ -13,6 +13,7 @@ from torch import Tensor
 from model_wrappers.anatomy import embed, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.prompt import VisualPrompt, split_batch
+from model_wrappers.vision import VisionWatch
 
 _KINDS = (("image", "pixel_values"), ("video", "pixel_values_videos"))
 """In the order of `visual_token_ids`; VILA has images only."""
@@ -38,6 +39,7 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
     ids = on_device["input_ids"]
     embeds = embed(model, ids)
     kinds = torch.zeros_like(ids)
+    watch = VisionWatch(model)
     for number, ((kind, pixels), token) in enumerate(zip(_KINDS, visual_token_ids(model), strict=False), start=1):
         places = ids == token
         kinds = kinds.masked_fill(places, number)
@@ -45,7 +47,8 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
             if bool(places.any()):
                 raise UserError(f"the prompt has {kind} placeholders but the inputs have no {pixels}")
             continue
-        features = _features(model.model, kind, on_device[pixels], on_device)
+        with watch:
+            features = _features(model.model, kind, on_device[pixels], on_device)
         if int(places.sum()) != features.shape[0]:
             raise UserError(
                 f"the prompt has {int(places.sum())} {kind} placeholders, the vision encoder gave "
@@ -53,7 +56,10 @@ def encode(model: Any, inputs: Mapping[str, Any], sample_ids: list[str] | None =
             )
         embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds))
     positions = _positions(model.model, kinds, on_device)
-    return split_batch(ids, embeds, positions, on_device.get("attention_mask"), visual_token_ids(model), sample_ids)
+    mask = on_device.get("attention_mask")
+    prompts = split_batch(ids, embeds, positions, mask, visual_token_ids(model), sample_ids)
+    watch.share(prompts)
+    return prompts
 
 
 def _features(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:

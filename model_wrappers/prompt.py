@@ -45,6 +45,9 @@ class VisualPrompt:
     """
     evidence: Tensor | None = None
     """[N_v] bool: the visual tokens that the question is about, where a generator of scenes knows them."""
+    vision: Any = None
+    """What the vision encoder knew of the visual tokens, a `model_wrappers.vision.VisionView`; None where nobody
+    watched it."""
     cache: dict[Any, Any] = field(default_factory=dict)
     """Memory of this prompt: scores by method, the model's own response (`response_ids`), and their costs."""
 

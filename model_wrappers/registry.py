@@ -30,6 +30,9 @@ _BUILT_IN = {
     "sparsevlm": "sparsevlm:SparseVLM",
     "divprune": "divprune:DivPrune",
     "dart": "dart:DART",
+    "visionzip": "visionzip:VisionZip",
+    "prunevid": "prunevid:PruneVID",
+    "fastvid": "fastvid:FastVID",
 }
 
 _registered: dict[str, type[Method]] = {}

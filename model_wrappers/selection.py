@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from model_wrappers.anatomy import visual_token_ids
+from model_wrappers.anatomy import tokens_a_frame, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
@@ -125,9 +125,11 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
 def check_media(model: Any, method: Method, prompt: VisualPrompt) -> None:
     """UserError where the method is not defined for what the prompt shows.
 
-    Of a model that takes a video's frames as images (VILA), a prompt alone does not tell which they are.
+    A model that takes a video's frames as images (VILA) does not tell which they are: one image alone is no video.
     """
-    if prompt.media not in method.media and len(visual_token_ids(model)) > 1:
+    if prompt.media in method.media:
+        return
+    if len(visual_token_ids(model)) > 1 or prompt.n_visual <= tokens_a_frame(model):
         raise UserError(
             f"{type(method).__name__} is defined for {' and '.join(sorted(method.media))} prompts, not for this "
             f"{prompt.media} prompt"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.statistics import FEWEST, RESAMPLES
-from harness.tables.rows import MISSING, NOISE, Table, ratio
+from harness.tables.rows import MISSING, NOISE, RowResult, Table, ratio
+from model_wrappers.registry import method_class, method_names
 
 
 def footnotes(table: Table) -> list[str]:
@@ -68,7 +69,7 @@ def _token_notes(table: Table) -> list[str]:
     if realised:
         said = "; ".join(f"{ratio(asked)} kept {' to '.join(_ends(kept))}" for asked, kept in realised.items())
         notes.append(f"Retention is the ratio asked for; of the visual tokens, {said} (mean over samples).")
-        renumbered = dict.fromkeys(row.label for row in table.rows if row.fields.get("positions") == "renumber")
+        renumbered = dict.fromkeys(row.label for row in table.rows if _positions(row) == "renumber")
         but = f", but for {', '.join(renumbered)}" if renumbered else ""
         notes.append(f"Kept tokens keep their own positions{but}.")
     if any(row.layer_mean is not None for row in table.rows):
@@ -82,6 +83,12 @@ def _token_notes(table: Table) -> list[str]:
             "the micro scenes are generated."
         )
     return notes
+
+
+def _positions(row: RowResult) -> object:
+    """ "own" or "renumber": what the row's fields say, else its method's default; of a foreign row's method "own"."""
+    default = method_class(row.method).positions if row.method in method_names() else "own"
+    return row.fields.get("positions", default)
 
 
 def _ends(values: set[str]) -> list[str]:

@@ -27,6 +27,8 @@ class Method:
     """What it is defined for: a prompt whose `media` is none of these is refused."""
     needs_response: ClassVar[bool] = False
     """Whether scoring looks at the model's own greedy response (`prompt.cache['response_ids']`)."""
+    needs_vision: ClassVar[bool] = False
+    """Whether it looks at what the vision encoder knew of the visual tokens (`prompt.vision`)."""
     positions: Literal["own", "renumber"] = field(default="own", kw_only=True)
     """"own": a kept token keeps its position ids, and decoding goes on after the uncut length. "renumber": gaps are
     closed (`model_wrappers.positions.renumbered`), and decoding goes on after the cut length."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from model_wrappers.registry import method
 from tests.model_wrappers import literal
 from tests.model_wrappers.literal import rounded
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
@@ -26,19 +25,22 @@ class Row(NamedTuple):
     name: str
     fields: dict[str, Any] = {}
     scores: bool = True
-    """Whether it looks for what the answer hangs on: then a token that it hangs on must survive."""
+    """Whether it looks at the language model's attention: then a token on which the answer hangs must survive."""
     first_cut: int = 0
     """Index of the first decoder layer that works on fewer tokens."""
+    positions: str = "own"
+    """Its default."""
+    merges: bool = False
+    """Whether the tokens left hold more than they did."""
+    exact: bool = True
+    """Whether as many tokens are left as `counts` says."""
     own_counts: Callable[[float, int], list[int]] | None = None
-    """Visual tokens in each of LAYERS layers at a keep, of N_v, where the one rounding rule and one cut do not say."""
-
-    @property
-    def positions(self) -> str:
-        """Of its kept tokens, where nothing else is asked for."""
-        return method(self.name, **self.fields).positions
+    """`counts` where the one rounding rule and one cut do not say it."""
+    single: str = "image"
+    """A prompt of `conftest.PROMPTS` with one picture, that it is defined for."""
 
     def counts(self, keep: float, visual: int) -> list[int]:
-        """Visual tokens in each of LAYERS layers, by hand."""
+        """Visual tokens in each of LAYERS layers, of N_v at a keep, by hand."""
         if self.own_counts is not None:
             return self.own_counts(keep, visual)
         return [visual] * self.first_cut + [rounded(keep, visual)] * (LAYERS - self.first_cut)
@@ -72,10 +74,13 @@ ROWS = (
     Row("relevance", {"head_weights": "mean"}),
     Row("cnn"),
     Row("fastv", first_cut=3),
+    Row("visionzip", scores=False, positions="renumber", merges=True),
+    Row("prunevid", {"least": 2}, scores=False, positions="renumber", merges=True, exact=False, single="video"),
+    Row("fastvid", scores=False, merges=True, exact=False, single="video"),
     Row("fastv", {"layer": 2}, first_cut=1),
-    Row("pyramiddrop", first_cut=1, own_counts=pyramiddrop_counts),
-    Row("sparsevlm", first_cut=1, own_counts=sparsevlm_counts),
-    Row("divprune", scores=False),
+    Row("pyramiddrop", first_cut=1, positions="renumber", own_counts=pyramiddrop_counts),
+    Row("sparsevlm", first_cut=1, positions="renumber", own_counts=sparsevlm_counts),
+    Row("divprune", scores=False, positions="renumber"),
     Row("dart", first_cut=2, own_counts=dart_counts),
 )
 
@@ -88,8 +93,8 @@ METHODS = pytest.mark.parametrize("row", ROWS, ids=_id)
 SCORING_METHODS = pytest.mark.parametrize("row", [row for row in ROWS if row.scores], ids=_id)
 EVERY_METHOD = pytest.mark.parametrize("row", (Row("vanilla", scores=False), *ROWS), ids=_id)
 """With vanilla, where keep is 1."""
-A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[6]], ids=_id)
-"""One that cuts at the input, one that cuts between layers."""
+A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[6], ROWS[7]], ids=_id)
+"""One that cuts at the input, one that cuts between layers, one that merges."""
 
 
 class Family(NamedTuple):

@@ -21,6 +21,7 @@ from tests.model_wrappers.table import ONE_FAMILY, ROWS
 BUILT_IN = [
     *("vanilla", "random", "uniform", "first_layer_attention", "relevance", "cnn"),
     *("fastv", "pyramiddrop", "sparsevlm", "divprune", "dart"),
+    *("visionzip", "prunevid", "fastvid"),
 ]
 
 
@@ -145,7 +146,7 @@ def test_a_method_of_another_package(tmp_path: Path) -> None:
         "        print(error)\n"
     )
     done = _python(script, tmp_path)
-    assert "Newest(power=2" in done
+    assert "Newest(positions='own', power=2.0)" in done
     assert "method 'broken' (nowhere:Nothing) does not load" in done
     assert "method 'odd' (newest:dataclass) is not a dataclass derived from Method" in done
 

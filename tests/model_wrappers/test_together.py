@@ -23,6 +23,9 @@ REQUESTS = [
     *((method("random", seed=seed), keep) for seed in range(3) for keep in (0.5, 0.25)),
     *((method(name), keep) for name in ("uniform", "first_layer_attention", "relevance") for keep in (0.5, 0.25)),
     (method("random"), 1.0),
+    (method("uniform", positions="renumber"), 0.5),
+    (method("visionzip"), 0.25),
+    (method("visionzip", positions="own"), 0.25),
 ]
 
 
@@ -62,8 +65,8 @@ def test_each_row_is_the_answer_alone(model: Any, ask: Any, media: str, monkeypa
         assert ours.tolist() == tokens.tolist() and seconds > 0
         assert our_record.kept.tolist() == record.kept.tolist()
         assert (our_record.keep, our_record.kv_visual) == (record.keep, record.kv_visual)
-    # Twelve cuts at the input: six that keep half in one batch, six that keep a quarter in another.
-    assert sorted(sizes)[-2:] == ([6, 6] if media == "mixed" else [1, 1])
+    # Fifteen cuts at the input: seven that keep half in one batch, eight that keep a quarter in another.
+    assert sorted(sizes)[-2:] == ([7, 8] if media == "mixed" else [1, 1])
 
 
 def test_rows_end_where_they_would_alone(model: Any, ask: Any) -> None:

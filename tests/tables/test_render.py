@@ -64,10 +64,18 @@ def test_footnotes_say_what_a_reader_must_know(table: Table) -> None:
     assert table.notes[-1] == "A note of the caller."
 
 
-def test_rows_that_renumber_positions_are_named() -> None:
-    renumbering = _row("visionzip", 0.5, 80, 2, realised=0.5, fields={"positions": "renumber"})
-    rows = [_row("vanilla", 1.0, 90, 2, realised=1.0), renumbering]
-    assert "Kept tokens keep their own positions, but for VisionZip." in build(rows, NAMES).notes
+@pytest.mark.parametrize(
+    ("method", "fields", "but"),
+    [
+        ("visionzip", {}, ", but for VisionZip"),
+        ("visionzip", {"positions": "own"}, ""),
+        ("fastv", {"positions": "renumber"}, ", but for FastV"),
+        ("fastv", {}, ""),
+    ],
+)
+def test_rows_that_renumber_positions_are_named(method: str, fields: dict[str, object], but: str) -> None:
+    rows = [_row("vanilla", 1.0, 90, 2, realised=1.0), _row(method, 0.5, 80, 2, realised=0.5, fields=fields)]
+    assert f"Kept tokens keep their own positions{but}." in build(rows, NAMES).notes
 
 
 def test_micro_columns_and_title_only_in_micro(table: Table) -> None:

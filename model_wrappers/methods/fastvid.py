@@ -1,0 +1,111 @@
+"""FastVID: Dynamic Density Pruning for Fast Video Large Language Models (arXiv 2503.11187; LunarShen/FastVID,
+LLaVA-NeXT/llava/model/language_model/modeling_qwen2.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from model_wrappers.errors import UserError
+from model_wrappers.methods.base import Merger
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_wrappers.prompt import VisualPrompt
+
+
+@dataclass(frozen=True)
+class FastVID(Merger):
+    """Segments of similar frames; salient tokens of each frame, and the rest of a segment merged into density peaks.
+
+    A video is cut where the cosine of neighbouring frames is among the `segments` - 1 lowest, or below `similarity`.
+    Of n tokens a frame m = floor(n * keep) are left, at least one: m - floor(m * `merged`) salient ones, by attention,
+    and the other share in each segment as peaks of DPC-KNN (4 neighbours) in every `every`-th frame, counted from the
+    segment's last. Each token of a segment that is not salient goes to the most similar peak of each such frame, and a
+    peak becomes w * itself + (1 - w) * the mean of its members (itself among them), w = max(1 / (members + 1), `own`).
+    So T * m tokens are left, or fewer where a segment's share does not divide, or where a frame has not as many tokens
+    as peaks are asked of it (there the official code stops). LLaVA-OneVision's newline behind the video is kept, as
+    there. In a prompt with a video an image counts as a video of one frame.
+
+    Substitutes. Frame features and attention come from SigLIP's pooling head in the official code, which the families
+    here do not have: a frame's feature is the mean of its tokens, a token's attention that of `VisionView.attention`.
+    The noise added to densities is left out (`density_peaks`). A frame of Qwen2-VL is a step of time.
+    """
+
+    name: ClassVar[str] = "fastvid"
+    media: ClassVar[frozenset[str]] = frozenset({"video"})
+    needs_vision: ClassVar[bool] = True
+    segments: int = 8
+    similarity: float = 0.9
+    merged: float = 0.4
+    every: int = 4
+    own: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name in ("segments", "every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"fastvid: {name}={getattr(self, name)}, but it is a number of 1 or more")
+        for name in ("merged", "own"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"fastvid: {name}={getattr(self, name)}, but it is a share from 0 to 1")
+
+    def merge(self, model: Any, prompt: VisualPrompt, k: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        from model_wrappers.methods.frames import videos
+        from model_wrappers.vision import view
+
+        features = prompt.inputs_embeds[prompt.visual_rows]
+        attention = view(prompt).attention.nan_to_num(-1.0)  # an image's newlines are the least salient
+        left = torch.ones(prompt.n_visual, dtype=torch.bool, device=features.device)
+        merged, kept = features.clone(), []
+        for frames in videos(model, prompt):
+            left[frames] = False
+            retained = max(1, frames.shape[1] * k // prompt.n_visual)
+            for segment in frames.split(self.lengths(features[frames].float().mean(dim=1))):
+                kept.append(self._shorten(segment, features, attention, retained, merged))
+        places = torch.cat((*kept, left.nonzero().squeeze(1))).sort().values
+        return merged[places], places
+
+    def lengths(self, frames: Tensor) -> list[int]:
+        """How many frames each segment has, from features [T, C] of the frames."""
+        import torch
+
+        from model_wrappers.selection import top
+
+        unit = torch.nn.functional.normalize(frames, dim=-1)
+        cosine = (unit[:-1] * unit[1:]).sum(dim=-1)
+        cut = cosine < self.similarity
+        cut[top(-cosine, min(self.segments - 1, len(cosine)))] = True
+        ends = [*cut.nonzero().squeeze(1).tolist(), len(frames) - 1]
+        return [end - start for start, end in zip([-1, *ends], ends, strict=False)]
+
+    def _shorten(self, segment: Tensor, features: Tensor, attention: Tensor, retained: int, merged: Tensor) -> Tensor:
+        """The tokens left of a segment [T, n]; what its peaks become is written into `merged`."""
+        import torch
+
+        from model_wrappers.methods.frames import density_peaks
+        from model_wrappers.selection import top
+
+        n_frames, n = segment.shape
+        asked = int(retained * self.merged)
+        salient = torch.stack([top(attention[frame], retained - asked) for frame in segment])
+        others = torch.ones_like(segment, dtype=torch.bool).scatter(1, salient, False)
+        rest = segment[others].view(n_frames, -1)
+        kept = [segment.gather(1, salient).flatten()]
+        anchors = range((n_frames - 1) % self.every, n_frames, self.every)
+        count = min(asked * n_frames // len(anchors), rest.shape[1])
+        if count:
+            scores, _ = density_peaks(features[rest], 4)
+            pool = features[rest.flatten()].float()
+            unit = torch.nn.functional.normalize(pool, dim=-1)
+            for anchor in anchors:
+                peaks = top(scores[anchor], count) + anchor * rest.shape[1]
+                goes_to = torch.nn.functional.one_hot((unit @ unit[peaks].T).argmax(dim=1), count).float()
+                members = goes_to.sum(dim=0)[:, None]
+                weight = (1 / (members + 1)).clamp(min=self.own)
+                mean = goes_to.T @ pool / members.clamp(min=1)
+                kept.append(rest.flatten()[peaks])
+                merged[kept[-1]] = (weight * pool[peaks] + (1 - weight) * mean).to(merged)
+        return torch.cat(kept)

@@ -1,0 +1,142 @@
+"""VisionZip, FastVID and PruneVid written down slowly from papers and official code: loops, one token at a time.
+
+Each takes the tokens' features (a list of vectors), the frames (lists of token numbers) and what else the method looks
+at, and returns {token in whose place something is left: its embedding}.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+Left = dict[int, Tensor]
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def mean(vectors: list[Tensor]) -> Tensor:
+    return sum(vectors[1:], vectors[0]) / len(vectors)
+
+
+def visionzip(
+    features: list[Tensor], frames: list[list[int]], attention: list[float], keys: list[Tensor], k: int
+) -> Left:
+    left: Left = {}
+    patches = sum(len(frame) for frame in frames)
+    seen = given = 0
+    for frame in frames:
+        seen += len(frame)
+        budget = math.floor(k * seen / patches + 0.5) - given
+        given += budget
+        n_contextual = math.floor(budget * 30 / 192 + 0.5)
+        ranked = sorted(frame, key=lambda token: (-attention[token], token))
+        dominant = ranked[: budget - n_contextual]
+        for token in dominant:
+            left[token] = features[token]
+        rest = [token for token in frame if token not in dominant]
+        targets = [rest[place * (len(rest) // n_contextual)] for place in range(n_contextual)]
+        members: dict[int, list[Tensor]] = {target: [] for target in targets}
+        for token in rest:
+            if targets and token not in targets:
+                members[max(targets, key=lambda target: cosine(keys[token], keys[target]))].append(features[token])
+        for target in targets:
+            left[target] = features[target] + (mean(members[target]) if members[target] else 0)
+    return left
+
+
+def distances(points: list[Tensor]) -> list[list[float]]:
+    return [[float((a - b).norm()) / math.sqrt(len(a)) for b in points] for a in points]
+
+
+def peak_scores(points: list[Tensor], neighbours: int) -> list[float]:
+    apart = distances(points)
+    density = []
+    for row in apart:
+        near = sorted(row)[:neighbours]
+        density.append(math.exp(-sum(each**2 for each in near) / len(near)))
+    scores = []
+    for one in range(len(points)):
+        denser = [other for other in range(len(points)) if (-density[other], other) < (-density[one], one)]
+        to_denser = [apart[one][other] for other in denser]
+        scores.append(density[one] * (min(to_denser) if denser else max(map(max, apart))))
+    return scores
+
+
+def best(scores: list[float], count: int) -> list[int]:
+    return sorted(sorted(range(len(scores)), key=lambda place: (-scores[place], place))[:count])
+
+
+def fastvid(features: list[Tensor], frames: list[list[int]], attention: list[float], share: tuple[int, int]) -> Left:
+    """`share`: numerator and denominator of the retention ratio."""
+    pooled = [mean([features[token] for token in frame]) for frame in frames]
+    alike = [cosine(a, b) for a, b in zip(pooled, pooled[1:], strict=False)]
+    lowest = sorted(range(len(alike)), key=lambda place: alike[place])[:7]
+    segments: list[list[list[int]]] = [[]]
+    for place, frame in enumerate(frames):
+        segments[-1].append(frame)
+        if place < len(alike) and (place in lowest or alike[place] < 0.9):
+            segments.append([])
+    left: Left = {}
+    for segment in segments:
+        retained = max(1, len(segment[0]) * share[0] // share[1])
+        context = int(retained * 0.4)
+        rest = []
+        for frame in segment:
+            ranked = sorted(frame, key=lambda token: (-attention[token], token))
+            for token in ranked[: retained - context]:
+                left[token] = features[token]
+            rest.append(sorted(ranked[retained - context :]))
+        anchors = [place for place in range(len(segment)) if (len(segment) - 1 - place) % 4 == 0]
+        count = min(context * len(segment) // len(anchors), len(rest[0]))
+        for anchor in anchors:
+            scores = peak_scores([features[token] for token in rest[anchor]], 4)
+            peaks = [rest[anchor][place] for place in best(scores, count)]
+            members: dict[int, list[Tensor]] = {peak: [] for peak in peaks}
+            for token in [token for frame in rest for token in frame] if peaks else []:
+                members[max(peaks, key=lambda peak: cosine(features[token], features[peak]))].append(features[token])
+            for peak in peaks:
+                weight = max(1 / (len(members[peak]) + 1), 0.6)
+                left[peak] = weight * features[peak] + (1 - weight) * mean(members[peak])
+    return left
+
+
+def clusters(points: list[Tensor], count: int) -> dict[int, list[int]]:
+    """By centre the points of its cluster."""
+    centres = best(peak_scores(points, 7), count)
+    found: dict[int, list[int]] = {centre: [centre] for centre in centres}
+    apart = distances(points)
+    for point in range(len(points)):
+        if point not in centres:
+            found[min(centres, key=lambda centre: apart[point][centre])].append(point)
+    return found
+
+
+def prunevid(
+    features: list[Tensor], frames: list[list[int]], scenes: list[int], ratio: tuple[int, int], least: int
+) -> Left:
+    """`scenes`: frames of each; `ratio`: numerator and denominator of the share to which groups are clustered."""
+    left: Left = {}
+    start = 0
+    for length in scenes:
+        scene = frames[start : start + length]
+        start += length
+        static, groups = [], []
+        for column in zip(*scene, strict=True):
+            pairs = [cosine(features[a], features[b]) for a in column for b in column if a < b]
+            if pairs and sum(pairs) / len(pairs) > 0.8:
+                static.append(column)
+        groups.append([(column[0], mean([features[token] for token in column])) for column in static])
+        still = {token for column in static for token in column}
+        for frame in scene:
+            groups.append([(token, features[token]) for token in frame if token not in still])
+        for group in groups:
+            if len(group) <= least:
+                left.update(group)
+                continue
+            count = max(1, len(group) * ratio[0] // ratio[1])
+            for centre, members in clusters([vector for _, vector in group], count).items():
+                left[group[centre][0]] = mean([group[member][1] for member in members])
+    return left

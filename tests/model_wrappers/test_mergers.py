@@ -1,0 +1,297 @@
+"""Mergers against the literal references, and what they look at in the vision encoder against an eager run of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+
+from model_wrappers import UserError, budget, compress, encode
+from model_wrappers.methods.fastvid import FastVID
+from model_wrappers.methods.frames import apportion, videos
+from model_wrappers.methods.prunevid import PruneVID, contiguous
+from model_wrappers.methods.visionzip import VisionZip
+from model_wrappers.registry import method
+from model_wrappers.selection import choose
+from tests.model_wrappers import merging_reference as reference
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, VIDEO, answer, clip, picture
+from tests.model_wrappers.table import Family, only
+
+
+def tower_of_qwen2_vl(model: Any, inputs: Any, kind: str) -> Tensor:
+    """[patches, 1 + head_dim]: attention received and key of each patch, frame by frame and head by head."""
+    core, kept = model.model, {}
+    block = core.visual.blocks[-2]
+    handles = [
+        block.attn.qkv.register_forward_hook(lambda module, args, output: kept.update(qkv=output)),
+        block.register_forward_pre_hook(
+            lambda module, args, kwargs: kept.update(rope=kwargs["position_embeddings"]), with_kwargs=True
+        ),
+    ]
+    pixels, grid = ("pixel_values", "image_grid_thw") if kind == "image" else ("pixel_values_videos", "video_grid_thw")
+    with torch.no_grad():
+        core.visual(inputs[pixels], grid_thw=inputs[grid])
+    for handle in handles:
+        handle.remove()
+    heads = core.visual.config.num_heads
+    query, plain, _ = kept["qkv"].unflatten(1, (3, heads, -1)).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(query, plain, *kept["rope"])
+    found, start = [], 0
+    for time, height, width in inputs[grid].tolist():
+        for _ in range(time):
+            rows = slice(start, start + height * width)
+            received = torch.zeros(height * width)
+            for head in range(heads):
+                scores = query[rows, head] @ key[rows, head].T / query.shape[-1] ** 0.5
+                received += scores.softmax(dim=-1).mean(dim=0) / heads
+            found.append(torch.cat((received[:, None], plain[rows].mean(dim=1)), dim=1))
+            start += height * width
+    return torch.cat(found)
+
+
+def tower_of_siglip(model: Any, pixels: Tensor) -> Tensor:
+    """[tiles, patches, 1 + head_dim]."""
+    tower, kept = model.model.vision_tower, {}
+    tower.set_attn_implementation("eager")
+    attention = getattr(tower, "vision_model", tower).encoder.layers[-2].self_attn
+    handles = [
+        attention.k_proj.register_forward_hook(lambda module, args, output: kept.update(keys=output)),
+        attention.register_forward_hook(lambda module, args, output: kept.update(weights=output[1])),
+    ]
+    with torch.no_grad():
+        tower(pixels)
+    for handle in handles:
+        handle.remove()
+    tower.set_attn_implementation("sdpa")
+    keys = kept["keys"].unflatten(2, (attention.num_heads, -1)).mean(dim=2)
+    return torch.cat((kept["weights"].mean(dim=(1, 2))[..., None], keys), dim=-1)
+
+
+def tower_by_token(model: Any, inputs: Any, family: Family, kind: str) -> Tensor:
+    """[N_v, 1 + head_dim] of a prompt with one picture (IMAGE) or one clip (VIDEO); a newline has NaN."""
+    if family.name == "qwen2_vl":
+        patches = tower_of_qwen2_vl(model, inputs, kind)
+        return torch.stack([patches[start : start + 4].mean(dim=0) for start in range(0, len(patches), 4)])
+    if family.name == "vila":
+        found = []
+        for tile in tower_of_siglip(model, inputs["pixel_values"]):
+            for token in range(9):
+                column, row = divmod(token, 3) if model.config.token_order == "column" else divmod(token, 3)[::-1]
+                inside = [
+                    5 * y + x for y in (2 * row, 2 * row + 1) for x in (2 * column, 2 * column + 1) if y < 5 and x < 5
+                ]
+                found.append(tile[inside].mean(dim=0))
+        return torch.stack(found)
+    if kind == "video":
+        tiles = tower_of_siglip(model, inputs["pixel_values_videos"][0])
+        grid = tiles.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+        pooled = torch.nn.functional.interpolate(grid, size=(2, 2), mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
+        return torch.cat((pooled, torch.full_like(pooled[:1], torch.nan)))
+    tiles = tower_of_siglip(model, inputs["pixel_values"][0]).unflatten(1, (3, 3))
+    found = list(tiles[0].flatten(0, 1))
+    for y in range(1, 5):  # the canvas of 2 x 2 tiles loses the padded first and last of its 6 rows
+        found += [tiles[1 + 2 * (y // 3) + x // 3, y % 3, x % 3] for x in range(6)]
+        found.append(torch.full_like(found[0], torch.nan))
+    return torch.stack(found)
+
+
+def frames_by_hand(family: Family, media: str) -> list[list[int]]:
+    visual = family.visual(media)
+    size = {"qwen2_vl": 9, "llava_onevision": 4, "vila": 9}[family.name] if media == "video" else visual
+    return [list(range(start, start + size)) for start in range(0, visual - visual % size, size)]
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_what_the_encoder_knew_equals_an_eager_run(model: Any, ask: Any, family: Family, media: str) -> None:
+    inputs = ask(PROMPTS[media])
+    expected = tower_by_token(model, inputs, family, media)
+    (prompt,) = encode(model, inputs)
+    found = torch.cat((prompt.vision.attention[:, None], prompt.vision.keys), dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+    both = encode(model, ask(MIXED, TEXT, PROMPTS[media]))[2]
+    torch.testing.assert_close(both.vision.attention, expected[:, 0], atol=1e-5, rtol=1e-4, equal_nan=True)
+    assert [len(frame) for video in videos(model, prompt) for frame in video] == [
+        len(frame) for frame in frames_by_hand(family, media)
+    ]
+
+
+def check(model: Any, prompt: Any, made: Any, keep: float, expected: reference.Left) -> list[int]:
+    choice = choose(model, prompt, made, keep)
+    places = sorted(expected)
+    assert choice.kept.tolist() == places and choice.merged is not None
+    torch.testing.assert_close(choice.merged, torch.stack([expected[place] for place in places]), atol=2e-5, rtol=1e-4)
+    return places
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+@pytest.mark.parametrize("keep", [0.9, 0.4, 0.15])
+def test_visionzip(model: Any, ask: Any, family: Family, media: str, keep: float) -> None:
+    for seed in (0, 1):
+        inputs = ask([picture(4, 5, seed), "?"] if media == "image" else ["Look:", clip(6, 3, 3, seed), "?"])
+        (prompt,) = encode(model, inputs)
+        tower = tower_by_token(model, inputs, family, media)
+        patch = ~tower[:, 0].isnan()
+        frames = [[token for token in frame if patch[token]] for frame in frames_by_hand(family, media)]
+        features = list(prompt.inputs_embeds[prompt.visual_rows])
+        k = budget(keep, prompt.n_visual)
+        expected = reference.visionzip(features, frames, tower[:, 0].tolist(), list(tower[:, 1:]), k)
+        assert len(check(model, prompt, VisionZip(), keep, expected)) == k
+
+
+def test_visionzips_counts() -> None:
+    """The paper's three settings, of 576 tokens: 54 + 10, 108 + 20, 162 + 30."""
+    generator = torch.Generator().manual_seed(0)
+    attention, keys = torch.rand(576, generator=generator), torch.rand(576, 8, generator=generator)
+    found = [[len(part) for part in VisionZip()._split(attention, keys, k)[:2]] for k in (64, 128, 192)]
+    assert found == [[54, 10], [108, 20], [162, 30]]
+
+
+def scenic(prompt: Any, frames: list[list[int]], seed: int, jump: int) -> Any:
+    """The prompt with features that a slow video has: every second place stays nearly as it is for `jump` frames."""
+    generator = torch.Generator().manual_seed(seed)
+    embeds = prompt.inputs_embeds.clone()
+    for number, frame in enumerate(frames):
+        if number % jump == 0:
+            still = torch.randn(len(frame), embeds.shape[1], generator=generator)
+        noise = torch.randn(still.shape, generator=generator)
+        moving = (torch.arange(len(frame)) % 2).float()[:, None]
+        embeds[prompt.visual_rows[frame]] = still + noise * (0.05 + 0.6 * moving)
+    return dataclasses.replace(prompt, inputs_embeds=embeds, cache={})
+
+
+LONG = ["Look:", clip(24, 3, 3, 4), "what happens?"]
+
+
+def long_frames(family: Family, visual: int) -> list[list[int]]:
+    size = {"qwen2_vl": 9, "llava_onevision": 4, "vila": 9}[family.name]
+    return [list(range(start, start + size)) for start in range(0, visual - visual % size, size)]
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.6, 0.3])
+def test_fastvid(model: Any, ask: Any, family: Family, keep: float) -> None:
+    (prompt,) = encode(model, ask(LONG))
+    frames = long_frames(family, prompt.n_visual)
+    attention = prompt.vision.attention
+    for seed, jump in ((0, 12), (1, 4)):
+        slow = scenic(prompt, frames, seed, jump)
+        features = list(slow.inputs_embeds[slow.visual_rows])
+        share = (budget(keep, slow.n_visual), slow.n_visual)
+        expected = reference.fastvid(features, frames, attention.tolist(), share)
+        if family.name == "llava_onevision":
+            expected[slow.n_visual - 1] = features[-1]
+        places = check(model, slow, FastVID(), keep, expected)
+        retained = max(1, len(frames[0]) * share[0] // share[1])
+        assert len(places) <= len(frames) * retained + (family.name == "llava_onevision")
+
+
+def test_fastvids_segments_by_hand() -> None:
+    """Twelve frames, the seven lowest cosines and whatever is below 0.9."""
+    angle = torch.tensor([0, 0.01, 0.03, 0.06, 1.06, 1.16, 1.27, 1.39, 1.52, 1.67, 1.83, 1.835])
+    frames = torch.stack((angle.cos(), angle.sin()), dim=1)
+    assert FastVID().lengths(frames) == [4, 1, 1, 1, 1, 1, 1, 2]
+    assert FastVID(segments=1).lengths(frames) == [4, 8]
+    assert FastVID(segments=1).lengths(frames[:1]) == [1]
+
+
+@pytest.mark.parametrize("least", [1, 3])
+def test_prunevid(model: Any, ask: Any, family: Family, least: int) -> None:
+    (prompt,) = encode(model, ask(LONG))
+    frames = long_frames(family, prompt.n_visual)
+    for seed, jump in ((0, 12), (1, 4), (2, 1)):
+        slow = scenic(prompt, frames, seed, jump)
+        made = PruneVID(least=least)
+        features = slow.inputs_embeds[slow.visual_rows]
+        scenes = made.scene_lengths(torch.stack([features[frame].mean(dim=0) for frame in frames]))
+        assert scenes == scenes_by_hand(features, frames)
+        for part in range(1, len(frames[0]) + 1):
+            expected = reference.prunevid(list(features), frames, scenes, (part, len(frames[0])), least)
+            if family.name == "llava_onevision":
+                expected[slow.n_visual - 1] = features[-1]
+            if len(expected) < slow.n_visual:
+                check(model, slow, made, len(expected) / slow.n_visual, expected)
+
+
+def scenes_by_hand(features: Tensor, frames: list[list[int]]) -> list[int]:
+    pooled = [reference.mean(list(features[frame])) for frame in frames]
+    label = [0] * len(frames)
+    for number, members in enumerate(reference.clusters(pooled, max(1, len(frames) // 4)).values()):
+        for member in members:
+            label[member] = number
+    label = contiguous(label)
+    return [len(list(run)) for _, run in itertools.groupby(label)]
+
+
+def test_contiguous_by_hand() -> None:
+    """As the official refine_clusters: the longest runs stay, singles and shorter runs join the longer neighbour."""
+    by_hand = {
+        (0, 0, 1, 1, 1): [0, 0, 1, 1, 1],
+        (0, 0, 1, 0, 1, 1): [0, 0, 0, 0, 1, 1],
+        (0, 0, 0, 1, 2, 2): [0, 0, 0, 0, 2, 2],
+        (0, 1, 2, 3): [0, 0, 0, 0],
+        (1, 1, 0, 0, 0, 1, 2, 2, 2, 2): [1, 1, 0, 0, 0, 2, 2, 2, 2, 2],
+        (5, 5, 3, 5, 5): [5, 5, 5, 5, 5],
+    }
+    assert {labels: contiguous(list(labels)) for labels in by_hand} == by_hand
+
+
+def test_prunevids_counts_by_hand() -> None:
+    made = PruneVID()
+    assert made.counts([100, 40, 10], 75) == [47, 18, 10]
+    assert made.counts([100, 40, 10], 150) == [100, 40, 10]
+    assert made.counts([100, 40, 10], 3) == [1, 1, 10], "fewer cannot be left"
+    assert made.counts([14, 3], 2) == [14, 3]
+
+
+def test_apportioning_by_hand() -> None:
+    assert apportion(10, [4, 4, 4]) == [3, 4, 3] and apportion(1, [9, 9]) == [1, 0] and apportion(0, [3]) == [0]
+    assert all(sum(apportion(k, [7, 20, 1])) == k for k in range(29))
+
+
+@pytest.mark.parametrize("name", ["prunevid", "fastvid"])
+def test_a_video_method_on_images_says_so(model: Any, ask: Any, name: str) -> None:
+    with pytest.raises(UserError, match="defined for video prompts"), compress(model, name, keep=0.5):
+        answer(model, ask(IMAGE))
+    with compress(model, name, keep=0.5):
+        answer(model, ask(TEXT))
+    assert method(name).media == {"video"} and method("visionzip").media == {"image", "video"}
+
+
+@only("qwen2_vl", "llava_onevision")
+def test_beams_and_several_answers(model: Any, ask: Any) -> None:
+    """generate() repeats each row of the batch behind the vision encoder."""
+    inputs = ask(VIDEO, MIXED)
+    with compress(model, "visionzip", keep=0.4) as compression:
+        answer(model, inputs)
+        alone = [record.kept.tolist() for record in compression.last]
+        model.generate(**inputs, max_new_tokens=2, do_sample=True, num_return_sequences=2)
+        assert [record.kept.tolist() for record in compression.last] == [alone[0], alone[0], alone[1], alone[1]]
+
+
+def test_the_encoder_is_left_as_it_was(model: Any, ask: Any) -> None:
+    before = dict(vars(model.model))
+    inputs = ask(MIXED)
+    plain = encode(model, inputs)[0].inputs_embeds
+    with compress(model, "visionzip", keep=0.4):
+        model.generate(**inputs, max_new_tokens=1)
+    assert torch.equal(encode(model, inputs)[0].inputs_embeds, plain)
+    assert set(vars(model.model)) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("visionzip", {"contextual": 1.0}),
+        ("prunevid", {"scenes": 0.0}),
+        ("prunevid", {"least": 0}),
+        ("fastvid", {"every": 0}),
+        ("fastvid", {"own": 1.5}),
+    ],
+)
+def test_fields_that_cannot_be(name: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{name}: {next(iter(fields))}="):
+        method(name, **fields)
