@@ -14,10 +14,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers.masking_utils import create_causal_mask
 
 from model_wrappers.anatomy import language_model
-from model_wrappers.methods.base import LayerPruner
+from model_wrappers.methods.base import Cut, LayerPruner, Passage
 from model_wrappers.positions import renumbered
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Record, budget, check_media, stopwatch, top
+from model_wrappers.selection import Record, check_media, rises, stopwatch
 
 
 def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -31,13 +31,6 @@ def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         return index, None
     real = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows])
     return index, real
-
-
-def gather_rows(states: Tensor, index: Tensor) -> Tensor:
-    """states [B, L, ...] at index [B, L']: [B, L', ...]. A batch of one is spread over the rows of the index."""
-    if states.shape[0] != index.shape[0]:
-        states = states.expand(index.shape[0], *states.shape[1:])
-    return states[torch.arange(index.shape[0], device=index.device)[:, None], index]
 
 
 class LayerCut:
@@ -82,15 +75,15 @@ class LayerCut:
             check_media(self.model, self.method, prompt)
         self._prompts = prompts
         device = prompts[0].visual.device
-        self._columns = [
+        self._uncut = [
             torch.arange(len(prompt.input_ids), device=device) if real is None else real[row].nonzero().squeeze(1)
             for row, prompt in enumerate(prompts)
         ]
-        self._visual = [prompt.visual for prompt in prompts]
-        self._kept = [torch.arange(prompt.n_visual, device=device) for prompt in prompts]
-        self._lengths: list[list[int]] = [[] for _ in prompts]
+        self._columns = self._uncut  # where the prompts' rows are in the batch that a layer works on
+        self._rows = [torch.arange(len(prompt.input_ids), device=device) for prompt in prompts]  # which are left
+        self._counts: list[list[int]] = [[prompt.n_visual] * min(self.plan) for prompt in prompts]
         self._seconds = [0.0] * len(prompts)
-        self._scores: list[Tensor | None] = [None] * len(prompts)
+        self._entered: tuple[Any, Tensor, tuple[Tensor, ...]] | None = None
         self._real: dict[int, Tensor | None] = {}
         self._masks: dict[tuple[int, int, int], Any] = {}
         self._embeddings: tuple[Tensor, ...] = ()
@@ -100,32 +93,17 @@ class LayerCut:
 
     def records(self) -> list[Record]:
         """One a prompt of the last prefill."""
-        cuts = [*self.plan, self.n_layers]
         records = []
         for row, prompt in enumerate(self._prompts):
-            counts = [prompt.n_visual] * cuts[0]
-            for position, length in enumerate(self._lengths[row]):
-                counts += [length] * (cuts[position + 1] - cuts[position])
-            records.append(
-                Record(prompt.n_visual, self.keep, self._kept[row].cpu(), counts, scoring_seconds=self._seconds[row])
-            )
+            rows = self._rows[row]
+            kept = (prompt.visual.cumsum(0) - 1)[rows[prompt.visual[rows]]].sort().values
+            records.append(Record(prompt.n_visual, self.keep, kept.cpu(), list(self._counts[row]), self._seconds[row]))
         return records
 
     def _look(self, index: int) -> Any:
         def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if _seen(kwargs.get("past_key_values"), index):
-                return
-            hidden, (cos, sin) = args[0], kwargs["position_embeddings"]
-            for row, (columns, visual) in enumerate(zip(self._columns, self._visual, strict=True)):
-                if not bool(visual.any()):
-                    continue
-                at = row if cos.shape[0] > 1 else 0
-                columns, visual = columns.to(hidden.device), visual.to(hidden.device)
-                with stopwatch(hidden.device) as watch:
-                    self._scores[row] = self.method.score(
-                        layer, hidden[row, columns], (cos[at, columns], sin[at, columns]), visual
-                    )
-                self._seconds[row] += watch.seconds
+            if not _seen(kwargs.get("past_key_values"), index):
+                self._entered = (layer, args[0], kwargs["position_embeddings"])
 
         return hook
 
@@ -136,10 +114,8 @@ class LayerCut:
             hidden, cache = args[0], kwargs.get("past_key_values")
             seen = _seen(cache, index)
             if not seen:
-                if index in self.plan:
-                    # Every layer is handed the uncut rotary tables; after the first cut they are ours.
-                    uncut = index == min(self.plan)
-                    hidden = self._cut(index, hidden, kwargs["position_embeddings"] if uncut else self._embeddings)
+                if index in self.plan:  # every layer is handed the uncut rotary tables
+                    hidden = self._cut(index, layer, hidden, kwargs["position_embeddings"])
                 kwargs = {**kwargs, "position_embeddings": self._embeddings}
             elif self.method.positions == "renumber":
                 kwargs = {**kwargs, "position_embeddings": self._step_embeddings(index, hidden, seen)}
@@ -151,41 +127,63 @@ class LayerCut:
 
         return hook
 
-    def _cut(self, index: int, hidden: Tensor, position_embeddings: tuple[Tensor, ...]) -> Tensor:
-        rows = []
+    def _cut(self, index: int, layer: Any, hidden: Tensor, uncut: tuple[Tensor, ...]) -> Tensor:
+        """What is left of `hidden` at the input of `layer`; `uncut` are the rotary tables of the uncut batch."""
+        assert self._entered is not None
+        before, entered, tables = self._entered
+        self._entered = None
+        states = []
         for row, prompt in enumerate(self._prompts):
-            visual = self._visual[row]
-            stay = ~visual
+            own = self._of(hidden, row)
+            rows = self._rows[row]
             if prompt.n_visual:
-                scores = self._scores[row]
-                assert scores is not None
-                scores = scores.to(visual.device)  # a model may be spread over devices
-                if bool(visual[-1]):  # the last row predicts the answer's first token: it is never cut
-                    scores = scores.float().clone()
-                    scores[-1] = torch.finfo(scores.dtype).max
-                kept = top(scores, min(len(scores), budget(self.plan[index], prompt.n_visual)))
-                stay[visual.nonzero().squeeze(1)[kept]] = True
-                self._kept[row] = self._kept[row][kept]
-            self._lengths[row].append(len(self._kept[row]))
-            self._visual[row] = visual[stay]
-            rows.append(self._columns[row][stay])
-        gather, real = left_pad(rows)
-        width = gather.shape[1]
-        self._columns = [torch.arange(width - len(row), width, device=row.device) for row in rows]
-        self._real[index] = real
+                passage = Passage(
+                    prompt,
+                    before,
+                    self._of(entered, row),
+                    layer,
+                    own,
+                    tuple(self._of(part, row) for part in tables),
+                    prompt.visual[rows],
+                    self.decoder.norm,
+                )
+                with stopwatch(hidden.device) as watch:
+                    cut = self.method.cut(passage, self.plan[index])
+                self._seconds[row] += watch.seconds
+                own, rows = _apply(cut, own, rows, passage.visual, type(self.method).__name__)
+            states.append(own)
+            self._rows[row] = rows
+            layers = min((later for later in self.plan if later > index), default=self.n_layers) - index
+            self._counts[row] += [int(prompt.visual[rows].sum())] * layers
+        padded, self._real[index] = left_pad(states)
+        width = padded.shape[1]
+        self._columns = [torch.arange(width - len(rows), width, device=rows.device) for rows in self._rows]
         self._masks.clear()
         self._widths[index] = width
         if self.method.positions == "renumber":
             self._embeddings = self._renumber(index, hidden)
         else:
-            self._embeddings = tuple(gather_rows(part, gather.to(part.device)) for part in position_embeddings)
-        return gather_rows(hidden, gather.to(hidden.device))
+            self._embeddings = tuple(self._tables_left(part) for part in uncut)
+        return padded
+
+    def _of(self, states: Tensor, row: int) -> Tensor:
+        """[L, ...]: one prompt's rows of what a layer works on, without padding."""
+        own = states[row if states.shape[0] > 1 else 0]
+        columns = self._columns[row].to(own.device)
+        return own if len(columns) == own.shape[0] else own[columns]
+
+    def _tables_left(self, part: Tensor) -> Tensor:
+        """[B, L', head_dim] of the rows left, from a rotary table of the uncut batch."""
+        return left_pad(
+            [
+                part[number if part.shape[0] > 1 else 0, columns[rows].to(part.device)]
+                for number, (columns, rows) in enumerate(zip(self._uncut, self._rows, strict=True))
+            ]
+        )[0]
 
     def _renumber(self, index: int, hidden: Tensor) -> tuple[Tensor, ...]:
         """Rotary tables of the rows that the cut at `index` leaves, counted anew."""
-        closed = [
-            renumbered(prompt, prompt.rows_kept(kept)) for prompt, kept in zip(self._prompts, self._kept, strict=True)
-        ]
+        closed = [renumbered(prompt, rows) for prompt, rows in zip(self._prompts, self._rows, strict=True)]
         self._next[index] = torch.stack([part[:, -1].max() + 1 for part in closed])
         return self._rotary(hidden, left_pad([part.T for part in closed])[0].permute(2, 0, 1))
 
@@ -229,6 +227,33 @@ class LayerCut:
                 )
             }
         return self._masks[key]
+
+
+def _apply(cut: Cut, hidden: Tensor, rows: Tensor, visual: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """What a cut leaves of one prompt: its states [L', d], and which of the prompt's rows [L'] they are.
+
+    Args:
+        hidden, rows, visual: before the cut, [L, d], [L] long and [L] bool.
+        name: of the method, for its mistakes.
+    """
+    places = visual.nonzero().squeeze(1)
+    last, kept = len(places) - 1, cut.kept.to(places.device)
+    if bool(visual[-1]) and int(kept[-1]) != last:  # the last row predicts the answer's first token: it is never cut
+        kept = torch.cat((kept[:-1], kept.new_tensor([last])))
+    if not rises(kept, last + 1):
+        raise ValueError(f"{name} was to give sorted indices below {last + 1}, gave {kept}")
+    stay = ~visual
+    stay[places[kept]] = True
+    index = stay.nonzero().squeeze(1)
+    if cut.merged is None or cut.places is None:
+        return hidden[index.to(hidden.device)], rows[index]
+    # Behind the last visual token kept, but never at the prompt's very end.
+    at = min(int((index <= places[kept[-1]]).sum()), len(index) - 1)
+    stand = places[cut.places.to(places.device)]
+    index = torch.cat((index[:at], stand, index[at:]))
+    states = hidden[index.to(hidden.device)]
+    states[at : at + len(stand)] = cut.merged.to(states)
+    return states, rows[index]
 
 
 def _seen(cache: Any, index: int) -> int:

@@ -40,17 +40,20 @@ def shorten(prompt: VisualPrompt, kept: Tensor, positions: str, merged: Tensor |
 
 
 def renumbered(prompt: VisualPrompt, rows: Tensor) -> Tensor:
-    """Positions of the rows that are left ([L'] sorted), without the gaps that the others leave: [3, L'] or [1, L'].
+    """Positions of the rows that are left ([L']), without the gaps that the others leave: [3, L'] or [1, L'].
 
     One-dimensional positions become 0 .. L'-1. M-RoPE knows a picture by a grid, so there it is the grid that closes:
     a frame, row or column of which no token is left takes no number, and the tokens left keep their order on each of
-    the three axes. Text counts on after the larger of the rows and columns left, as transformers has it for the uncut
-    grid (a video's frames may reach further). Nothing cut, nothing changed.
+    the three axes, in whatever order the rows are. Text counts on after the larger of the rows and columns left, as
+    transformers has it for the uncut grid (a video's frames may reach further). Nothing cut, nothing changed.
     """
+    if prompt.position_ids.shape[0] == 1:
+        return torch.arange(len(rows), device=rows.device)[None]
+    rows, order = rows.sort()
     kind = torch.where(prompt.visual, prompt.input_ids, -1)
     run = torch.cat((kind.new_zeros(1), (kind[1:] != kind[:-1]).long().cumsum(0)))[rows]
     start, parts = 0, []
     for part in prompt.position_ids[:, rows].split(run.unique_consecutive(return_counts=True)[1].tolist(), dim=1):
         parts.append(start + torch.stack([axis.unique(return_inverse=True)[1] for axis in part]))
         start = int(parts[-1][-2:].max()) + 1
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1)[:, order.argsort()]

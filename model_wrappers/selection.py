@@ -59,8 +59,8 @@ def budget(keep: float, n_visual: int) -> int:
     return min(n_visual, max(1, math.floor(keep * n_visual + 0.5))) if n_visual else 0
 
 
-def top(scores: Tensor, k: int) -> Tensor:
-    """[k] long, sorted by place: the k highest of `scores` [N]; of equal scores the one with the lower index.
+def ranked(scores: Tensor) -> Tensor:
+    """[N] long: places of `scores` [N], the highest first; of equal scores the lower place.
 
     Raises:
         ValueError: if a score is not finite, since what would be kept is then an accident.
@@ -68,7 +68,12 @@ def top(scores: Tensor, k: int) -> Tensor:
     scores = scores.detach().float()
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("a method gave scores that are not finite")
-    return torch.sort(scores, descending=True, stable=True).indices[:k].sort().values
+    return torch.sort(scores, descending=True, stable=True).indices
+
+
+def top(scores: Tensor, k: int) -> Tensor:
+    """[k] long, sorted by place: the k first of `ranked`."""
+    return ranked(scores)[:k].sort().values
 
 
 class Choice(NamedTuple):
@@ -107,7 +112,7 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
             kept = method.select(model, prompt, k)
         if last_is_visual and int(kept[-1]) != n_visual - 1:
             kept = torch.cat((kept[:-1], kept.new_tensor([n_visual - 1])))
-        if kept.shape != (k,) or not _rises(kept, n_visual):
+        if kept.shape != (k,) or not rises(kept, n_visual):
             raise ValueError(f"{type(method).__name__} was to give {k} sorted indices below {n_visual}, gave {kept}")
         return Choice(kept, watch.seconds)
     if isinstance(method, Merger):
@@ -115,7 +120,7 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
         owed = prompt.cache.get("vision_seconds", 0.0) if method.needs_vision else 0.0
         with stopwatch(prompt.visual.device) as watch:
             merged, kept = method.merge(model, prompt, k)
-        if merged.shape[:1] != kept.shape or not _rises(kept, n_visual):
+        if merged.shape[:1] != kept.shape or not rises(kept, n_visual):
             raise ValueError(
                 f"{type(method).__name__} was to give embeddings and as many sorted indices below {n_visual}, gave "
                 f"{tuple(merged.shape)} and {kept}"
@@ -141,7 +146,7 @@ def check_media(model: Any, method: Method, prompt: VisualPrompt) -> None:
         )
 
 
-def _rises(kept: Tensor, n_visual: int) -> bool:
+def rises(kept: Tensor, n_visual: int) -> bool:
     """Whether these are sorted indices below n_visual, each once, and at least one."""
     return len(kept) > 0 and bool((kept[1:] > kept[:-1]).all()) and 0 <= int(kept[0]) and int(kept[-1]) < n_visual
 

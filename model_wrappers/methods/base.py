@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from model_wrappers.errors import UserError
 
@@ -116,13 +116,65 @@ class Merger(Method):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """One prompt between two decoder layers, without padding: what a LayerPruner may look at where it cuts.
+
+    L rows are still there, n of them visual.
+    """
+
+    prompt: VisualPrompt
+    """As it was before any cut."""
+    before: nn.Module
+    """The decoder layer that has just run. It must not be run again, nor the one behind the cut be run."""
+    entered: Tensor
+    """[L, d], what entered it."""
+    behind: nn.Module
+    """The decoder layer behind the cut."""
+    hidden: Tensor
+    """[L, d], what would enter it uncut."""
+    position_embeddings: tuple[Tensor, ...]
+    """(cos, sin), each [L, head_dim]: of the layer before the cut, and of the one behind it if nothing were cut."""
+    visual: Tensor
+    """[L] bool."""
+    norm: nn.Module
+    """The model's norm after its last layer."""
+
+    def ranked(self, scores: Tensor) -> Tensor:
+        """[n] long: the visual rows in falling order of `scores` [n], of equal ones the first.
+
+        A visual token that ends the prompt comes before all others: its row predicts the answer's first token.
+        """
+        from model_wrappers.selection import ranked
+
+        order = ranked(scores).to(self.visual.device)
+        if bool(self.visual[-1]):
+            last = len(order) - 1
+            order = order[(order != last).argsort(stable=True)]
+        return order
+
+
+class Cut(NamedTuple):
+    """What is left of the n visual rows of a Passage."""
+
+    kept: Tensor
+    """[k] long, sorted, k >= 1."""
+    merged: Tensor | None = None
+    """[c, d] rows that stand for several of those that are cut. They come behind the last one kept."""
+    places: Tensor | None = None
+    """[c] long, none of them kept: the rows in whose places they stand, for `Record.kept` and their own positions."""
+
+
 @dataclass(frozen=True)
 class LayerPruner(Method):
-    """Cuts between decoder layers, by a score from the hidden states that enter the layer before the cut.
+    """Cuts between decoder layers, by a score from the hidden states around the cut.
 
     With `positions="renumber"` the gaps close at each cut, as PyramidDrop and SparseVLM have it: the layers from there
     on see the shorter numbering, at prefill and while decoding, those before it the one that they began with.
     """
+
+    looks: ClassVar[Literal["before", "behind"]] = "before"
+    """At which of the two layers around a cut `score` looks."""
 
     def plan(self, n_layers: int, keep: float) -> dict[int, float]:
         """{index of the layer at whose input is cut: share of the prompt's visual tokens kept from there on}.
@@ -131,13 +183,46 @@ class LayerPruner(Method):
         """
         raise NotImplementedError
 
+    def left(self, share: float, n_visual: int, there: int) -> int:
+        """Visual tokens behind a cut to `share` of N_v = `n_visual`, where `there` of them enter it."""
+        from model_wrappers.selection import budget
+
+        return min(there, budget(share, n_visual))
+
+    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
+        """[n_layers] visual tokens that each decoder layer works on, of a prompt that has `n_visual`.
+
+        Raises UserError where the method cannot cut so many layers.
+        """
+        plan = self.plan(n_layers, keep) if keep < 1 else {}
+        if plan and not 1 <= min(plan) <= max(plan) < n_layers:
+            raise UserError(f"{self.name} cuts at the input of layers {sorted(plan)}, of {n_layers} counted from 0")
+        counts, there = [], n_visual
+        for index in range(n_layers):
+            there = self.left(plan[index], n_visual, there) if there and index in plan else there
+            counts.append(there)
+        return counts
+
     def score(self, layer: nn.Module, hidden: Tensor, position_embeddings: Any, visual: Tensor) -> Tensor:
         """[n] float for the n visual rows still there; higher is kept.
 
         Args:
-            layer: the decoder layer before the cut (it has not run yet, and must not be run here).
-            hidden: [L, d], what enters that layer, one prompt without padding.
+            layer: the decoder layer that `looks` says (it must not be run here).
+            hidden: [L, d], what enters that layer, or would enter it uncut; one prompt without padding.
             position_embeddings: (cos, sin), each [L, head_dim].
             visual: [L] bool.
         """
         raise NotImplementedError
+
+    def cut(self, passage: Passage, share: float) -> Cut:
+        """What is left behind a cut to `share` of the prompt's N_v visual tokens; the highest by `score`.
+
+        A method that chooses tokens together, or merges some, says so here and counts them in `left`.
+        """
+        layer, hidden = (
+            (passage.before, passage.entered) if self.looks == "before" else (passage.behind, passage.hidden)
+        )
+        tables = tuple(part.to(hidden.device) for part in passage.position_embeddings)
+        scores = self.score(layer, hidden, tables, passage.visual.to(hidden.device))
+        count = self.left(share, passage.prompt.n_visual, len(scores))
+        return Cut(passage.ranked(scores)[:count].sort().values)

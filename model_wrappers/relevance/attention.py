@@ -47,32 +47,44 @@ def prompt_first_layer_attention(model: Any, prompt: VisualPrompt) -> Tensor:
 
 @torch.no_grad()
 def attention_rows(layer: Any, hidden: Tensor, start: int, stop: int, position_embeddings: Any) -> Tensor:
-    """Post-softmax causal attention of rows start..stop-1 to rows 0..stop-1, mean over heads.
+    """`attention_of` the rows start..stop-1."""
+    return attention_of(layer, hidden, torch.arange(start, stop, device=hidden.device), position_embeddings)
+
+
+@torch.no_grad()
+def attention_of(layer: Any, hidden: Tensor, rows: Tensor, position_embeddings: Any) -> Tensor:
+    """Post-softmax causal attention of some rows to all, mean over heads.
 
     Args:
         layer: a decoder layer (`input_layernorm`, `self_attn` with q_proj, k_proj, head_dim, scaling).
         hidden: [L, d], what enters the layer.
+        rows: [r] long, sorted.
         position_embeddings: (cos, sin), each [L, head_dim].
 
     Returns:
-        [stop - start, L] float32; 0 where a row cannot look.
+        [r, L] float32; 0 where a row cannot look.
     """
     attention = layer.self_attn
     length = hidden.shape[0]
     cos, sin = position_embeddings
-    normed = layer.input_layernorm(hidden)
-    query = attention.q_proj(normed[start:stop]).view(stop - start, -1, attention.head_dim).transpose(0, 1)
-    key = attention.k_proj(normed).view(length, -1, attention.head_dim).transpose(0, 1)
-    query = _rotate(query, cos[start:stop], sin[start:stop])
-    key = _rotate(key, cos, sin)
+    query = attention.q_proj(layer.input_layernorm(hidden[rows])).view(len(rows), -1, attention.head_dim)
+    query = _rotate(query.transpose(0, 1), cos[rows], sin[rows])
+    key = keys(layer, hidden, position_embeddings)
     # Grouped-query attention: the heads of a group share a key head, so fold them beside the rows instead of copying
     # keys.
     grouped = query.reshape(key.shape[0], -1, attention.head_dim)
-    logits = (grouped @ key.transpose(1, 2) * attention.scaling).view(-1, stop - start, length)
-    if stop - start > 1 or stop < length:
-        ahead = torch.arange(length, device=hidden.device) > torch.arange(start, stop, device=hidden.device)[:, None]
+    logits = (grouped @ key.transpose(1, 2) * attention.scaling).view(-1, len(rows), length)
+    if len(rows) > 1 or int(rows[0]) < length - 1:
+        ahead = torch.arange(length, device=hidden.device) > rows[:, None]
         logits = logits.masked_fill(ahead, float("-inf"))
     return logits.softmax(dim=-1, dtype=torch.float32).mean(dim=0)
+
+
+@torch.no_grad()
+def keys(layer: Any, hidden: Tensor, position_embeddings: Any) -> Tensor:
+    """[key heads, L, head_dim]: a layer's keys, rotated, as its KV cache holds them; arguments as of `attention_of`."""
+    key = layer.self_attn.k_proj(layer.input_layernorm(hidden)).view(hidden.shape[0], -1, layer.self_attn.head_dim)
+    return _rotate(key.transpose(0, 1), *position_embeddings)
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

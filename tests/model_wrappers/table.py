@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.model_wrappers import literal
+from tests.model_wrappers.literal import rounded
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
@@ -31,9 +33,37 @@ class Row(NamedTuple):
     merges: bool = False
     """Whether the tokens left hold more than they did."""
     exact: bool = True
-    """Whether as many tokens are left as the budget says."""
+    """Whether as many tokens are left as `counts` says."""
+    own_counts: Callable[[float, int], list[int]] | None = None
+    """`counts` where the one rounding rule and one cut do not say it."""
     single: str = "image"
     """A prompt of `conftest.PROMPTS` with one picture, that it is defined for."""
+
+    def counts(self, keep: float, visual: int) -> list[int]:
+        """Visual tokens in each of LAYERS layers, of N_v at a keep, by hand."""
+        if self.own_counts is not None:
+            return self.own_counts(keep, visual)
+        return [visual] * self.first_cut + [rounded(keep, visual)] * (LAYERS - self.first_cut)
+
+
+def pyramiddrop_counts(keep: float, visual: int) -> list[int]:
+    """Cuts at 1/4, 1/2 and 3/4 of five layers: 1.25, 2.5 and 3.75, rounded."""
+    shares = (keep ** (1 / 3), keep ** (1 / 3), keep ** (2 / 3), keep)
+    return [visual, *(rounded(share, visual) for share in shares)]
+
+
+def sparsevlm_counts(keep: float, visual: int) -> list[int]:
+    """Cuts at 1, 2 and 3; behind each the tokens kept, and one cluster for each ten of 30% of those dropped."""
+    counts = [visual]
+    for count in literal.sparsevlm_plan(LAYERS, keep, visual).values():
+        kept = min(count, counts[-1] - 1)
+        counts.append(kept + int((int((counts[-1] - kept) * 0.3) + 1) / 10) + 1)
+    return [*counts, counts[-1]]
+
+
+def dart_counts(keep: float, visual: int) -> list[int]:
+    """Four visual pivots, and what eight pivots take."""
+    return [visual] * 2 + [4 + 8 * int(visual * keep / 8)] * 3
 
 
 ROWS = (
@@ -48,6 +78,10 @@ ROWS = (
     Row("prunevid", {"least": 2}, scores=False, positions="renumber", merges=True, exact=False, single="video"),
     Row("fastvid", scores=False, merges=True, exact=False, single="video"),
     Row("fastv", {"layer": 2}, first_cut=1),
+    Row("pyramiddrop", first_cut=1, positions="renumber", own_counts=pyramiddrop_counts),
+    Row("sparsevlm", first_cut=1, positions="renumber", own_counts=sparsevlm_counts),
+    Row("divprune", scores=False, positions="renumber"),
+    Row("dart", first_cut=2, own_counts=dart_counts),
 )
 
 

@@ -53,7 +53,7 @@ def test_first_layer_attention_takes_one_prompt(model: Any, ask: Any) -> None:
         first_layer_attention(model, ask(IMAGE, VIDEO))
 
 
-@pytest.mark.parametrize("layer", [2, 4, 5])
+@pytest.mark.parametrize("layer", range(2, LAYERS + 1))
 def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, family: Family, layer: int) -> None:
     """In the paper's count layer 4 has three full layers, 0 to 2, and scores with the attention of layer 2."""
     inputs = ask(MIXED)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from model_wrappers import budget, compress
+from model_wrappers import compress
 from model_wrappers.compressor import Compressor
 from tests.model_wrappers.conftest import PROMPTS, load, visual_of
 from tests.model_wrappers.table import SCORING_METHODS, Family, Row
@@ -92,4 +92,4 @@ def test_the_planted_token_survives(flagged: Any, ask: Any, family: Family, row:
         with compress(flagged, row.name, keep=0.05, **row.fields) as compression:
             answer(at)
         assert at in compression.last[0].kept.tolist()
-        assert len(compression.last[0].kept) == budget(0.05, count) < 6
+        assert len(compression.last[0].kept) == row.counts(0.05, count)[-1] < 8

@@ -20,6 +20,7 @@ from transformers import (
 from model_wrappers import Compression, UserError, budget, compress, encode
 from model_wrappers.registry import method
 from model_wrappers.selection import choose
+from tests.model_wrappers import literal
 from tests.model_wrappers.conftest import (
     IMAGE,
     MIXED,
@@ -85,11 +86,11 @@ def test_counts(model: Any, ask: Any, family: Family, row: Row) -> None:
         assert (record.visual, record.keep) == (visual, keep)
         assert record.kept.dtype == torch.long and record.kept.device.type == "cpu"
         assert record.kept.tolist() == sorted(set(record.kept.tolist()))
-        if row.exact:
-            assert len(record.kept) == max(1, math.floor(keep * visual + 0.5))
+        expected = row.counts(keep, visual) if row.exact else [len(record.kept)] * LAYERS
+        assert len(record.kept) == expected[-1]
         assert 0 <= record.kept.min() and record.kept.max() < visual
         assert record.scoring_seconds >= 0
-        assert record.kv_visual == [visual] * row.first_cut + [len(record.kept)] * (LAYERS - row.first_cut)
+        assert record.kv_visual == expected
 
 
 # Rule 2: keep = 1 is the untouched model.
@@ -108,7 +109,8 @@ def test_keep_one_is_untouched(model: Any, ask: Any, family: Family, row: Row) -
     assert [len(record.kept) for record in compression.last] == visual
 
 
-# Rules 3 and 4: text stays, order stays, positions are a token's own, decoding goes on after the uncut length.
+# Rules 3 and 4: text stays, order stays; positions are a token's own and decoding goes on after the uncut length,
+# unless the method counts anew.
 
 
 @METHODS
@@ -132,9 +134,14 @@ def check_against_the_masked_model(model: Any, inputs: Any, row: Row) -> None:
 def expected_logits(
     model: Any, inputs: Any, row: Row, keep: float, compression: Compression, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Of the full-length model; where tokens are merged, with what the method makes of those that are left."""
+    """Of the full-length model; where tokens are merged, with what the method makes of those that are left.
+
+    Of a method that is written a second time, and may cut several times and merge between layers, those of that.
+    """
     (prompt,) = encode(model, inputs)
     kept = compression.last[0].kept
+    if row.name in literal.CUTS:
+        return literal.run(model, prompt, row.name, keep, tokens, row.positions).logits
     if row.merges:
         choice = choose(model, prompt, method(row.name, **row.fields), keep)
         assert torch.equal(choice.kept, kept) and choice.merged is not None
@@ -155,16 +162,20 @@ def test_positions_and_rows_the_layers_see(model: Any, ask: Any, row: Row) -> No
         handle = decoder.layers[-1].register_forward_pre_hook(
             lambda layer, args, kwargs: seen.append(kwargs["position_embeddings"][0][0].clone()), with_kwargs=True
         )
-        answer(model, inputs)
+        output = answer(model, inputs)
         handle.remove()
-    stays = ~prompt.visual
-    stays[prompt.visual.nonzero().squeeze(1)[compression.last[0].kept]] = True
-    assert stays[-1]
-    numbers, following = prompt.position_ids, prompt.next_position
-    if row.positions == "renumber":
-        numbers, following = counted_anew(prompt, compression.last[0].kept.tolist())
-    after = following + torch.arange(STEPS - 1).expand(len(prompt.position_ids), -1)
-    positions = torch.cat((numbers[:, stays], after), dim=1)
+    kept = compression.last[0].kept
+    if row.name in literal.CUTS:
+        tokens = new_tokens(output, inputs)[0]
+        positions = literal.run(model, prompt, row.name, 0.3, tokens, row.positions).positions
+    else:
+        numbers, following = prompt.position_ids, prompt.next_position
+        if row.positions == "renumber":
+            numbers, following = counted_anew(prompt, kept.tolist())
+        stays = prompt.rows_kept(kept)
+        assert stays[-1] == len(prompt.input_ids) - 1
+        after = following + torch.arange(STEPS - 1).expand(len(numbers), -1)
+        positions = torch.cat((numbers[:, stays], after), dim=1)
     positions = positions[:, None] if len(positions) == 3 else positions
     expected = decoder.rotary_emb(prompt.inputs_embeds[None], positions)[0][0]
     torch.testing.assert_close(torch.cat(seen[-STEPS:]), expected)  # what is before: relevance asking for a response
@@ -179,8 +190,9 @@ def test_a_visual_token_at_the_very_end_is_kept(model: Any, ask: Any, family: Fa
     with compress(model, row.name, keep=0.2, **row.fields) as compression:
         model.generate(**{**inputs, **{name: inputs[name][:, :stop] for name in by_token}}, max_new_tokens=1)
     visual = family.visual(row.single)
-    assert compression.last[0].kept[-1] == visual - 1 and budget(0.2, visual) > 1
-    assert len(compression.last[0].kept) == budget(0.2, visual) or not row.exact
+    kept, count = compression.last[0].kept, row.counts(0.2, visual)[-1]
+    assert kept[-1] == visual - 1 and count > 1
+    assert len(kept) == count or not row.exact
 
 
 # Rule 5: each layer's KV length is the plan's after every step; no layer runs twice; the kernel is not switched.
@@ -382,7 +394,8 @@ def test_hooks_are_gone_after_an_exception(model: Any, ask: Any, family: Family,
     assert hooks_of(model) == before and "generate" not in vars(model)
     with compress(model, row.name, keep=0.25, **row.fields) as compression:
         model.generate(**inputs, max_new_tokens=1)
-    assert len(compression.last[0].kept) == budget(0.25, family.visual(row.single)) or not row.exact
+    count = row.counts(0.25, family.visual(row.single))[-1]
+    assert len(compression.last[0].kept) == count or not row.exact
 
 
 @ONE_FAMILY
