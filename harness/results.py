@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import identity
+from harness import identity, matching
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
@@ -81,7 +81,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        rows.append(_row(cells[0].settings["model"]["name"], row.method, row.label, row.fields, keep, scored, answers))
+        rows.append(_row(plan.name_of(model), row.method, row.label, row.fields, keep, scored, answers))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:
@@ -89,7 +89,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     merged = seeds.merge(rows)
     groups = [Group(tuple(group.benchmarks), group.header, group.key) for group in experiment.groups]
     measured = _measured(plan, merged, groups, sources, store) if score else None
-    table = build(merged, groups=groups, title=title, micro=experiment.data == "micro", measured=measured)
+    notes = [*matching.chosen(plan), *matching.impossible(plan)]
+    table = build(merged, groups=groups, title=title, micro=experiment.data == "micro", measured=measured, notes=notes)
     return Results(table, lacks, sources)
 
 
@@ -222,7 +223,7 @@ def _row(
 ) -> RowResult:
     counted = [answer for answer in answers if answer.visual]
     evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
-    layers = [fmean(answer.kv_visual) / answer.visual for answer in counted if answer.kv_visual and answer.visual]
+    held = [(fmean(answer.kv_visual), answer.visual) for answer in counted if answer.kv_visual and answer.visual]
     realised = [answer.kept / answer.visual for answer in counted if answer.kept is not None and answer.visual]
     return RowResult(
         model,
@@ -232,6 +233,7 @@ def _row(
         cells,
         evidence_kept=fmean(evidence) if evidence else None,
         realised=fmean(realised) if realised else None,
-        layer_mean=fmean(layers) if layers else None,
+        layer_mean=fmean(tokens / visual for tokens, visual in held) if held else None,
+        equivalent_tokens=fmean(tokens for tokens, _ in held) if held else None,
         fields=dict(fields),
     )

@@ -1,8 +1,7 @@
-"""Which visual tokens a prompt keeps: the one rounding rule, the one tie rule, and the record of what was done."""
+"""Which visual tokens a prompt keeps: the one tie rule, and the record of what was done."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model_wrappers.anatomy import visual_token_ids
-from model_wrappers.errors import UserError
+from model_wrappers.budget import budget as budget
+from model_wrappers.budget import check_keep as check_keep
 from model_wrappers.methods.base import Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
 
@@ -33,22 +33,6 @@ class Record:
     """Visual tokens in the KV cache of each decoder layer."""
     scoring_seconds: float = 0.0
     """Time spent to find out which tokens to keep."""
-
-
-def check_keep(keep: float) -> float:
-    """Returns `keep` as a float.
-
-    Raises:
-        UserError: unless 0 < keep <= 1.
-    """
-    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
-        raise UserError(f"keep={keep!r}: the share of visual tokens to keep is a number above 0 and at most 1")
-    return float(keep)
-
-
-def budget(keep: float, n_visual: int) -> int:
-    """Tokens to keep out of `n_visual`: max(1, floor(keep * n_visual + 0.5)), or 0 where there is none."""
-    return min(n_visual, max(1, math.floor(keep * n_visual + 0.5))) if n_visual else 0
 
 
 def top(scores: Tensor, k: int) -> Tensor:

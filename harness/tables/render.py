@@ -21,7 +21,17 @@ from harness.tables.rows import Average, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
-FIXED = ("model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept")
+FIXED = (
+    "model",
+    "method",
+    "label",
+    "seed",
+    "retention",
+    "realised",
+    "layer_mean",
+    "equivalent_tokens",
+    "evidence_kept",
+)
 # And those about an average, by their ends: "avg_pct" has "avg_lo".
 ABOUT_AVERAGE = ("lo", "hi", "noise", "n", "asked")
 
@@ -273,6 +283,7 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         evidence_kept=value("evidence_kept"),
         realised=value("realised"),
         layer_mean=value("layer_mean"),
+        equivalent_tokens=value("equivalent_tokens"),
         averages=tuple(_read_average(group, value) for group in groups),
     )
 

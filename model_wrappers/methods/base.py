@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from model_wrappers.budget import budget
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,27 @@ class Method:
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
 
+    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
+        """[n_layers] visual tokens that each decoder layer works on, of a prompt that has `n_visual`.
+
+        Follows from the kind; a method that realises another number than the budget says so here. Raises UserError
+        where the method cannot cut so many layers.
+        """
+        return [budget(keep, n_visual)] * n_layers
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """Operations of the matrix products that choosing adds to the forward pass, as `model_wrappers.shape` counts.
+
+        None: the method does not say.
+        """
+        return None
+
+    def paper_flops(self, shape: Shape, n_visual: int) -> float | None:
+        """Operations of choosing as arXiv 2506.01097 counts them: Tables 7 and 8 add those of its compressor (eq. 5
+        and 6) and, for all other methods, none. None: that count cannot be made.
+        """
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Vanilla(Method):
@@ -44,6 +67,9 @@ class Vanilla(Method):
     def __post_init__(self) -> None:
         if self.positions != "own":
             raise UserError(f"vanilla: positions={self.positions}, but where nothing is cut there is no gap: own")
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,16 @@ class LayerPruner(Method):
         Indices are 0-based and at least 1, shares do not grow with the index.
         """
         raise NotImplementedError
+
+    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
+        plan = self.plan(n_layers, keep) if keep < 1 else {}
+        if plan and not 1 <= min(plan) <= max(plan) < n_layers:
+            raise UserError(f"{self.name} cuts at the input of layers {sorted(plan)}, of {n_layers} counted from 0")
+        counts, held = [], n_visual
+        for index in range(n_layers):
+            held = min(held, budget(plan[index], n_visual)) if index in plan else held
+            counts.append(held)
+        return counts
 
     def score(self, layer: nn.Module, hidden: Tensor, position_embeddings: Any, visual: Tensor) -> Tensor:
         """[n] float for the n visual rows still there; higher is kept.
