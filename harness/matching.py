@@ -2,7 +2,7 @@
 
 FastV at 50% holds all visual tokens in its first layers, so it has more to look at than a method that cuts to 50%
 before the language model. With `--match equivalent_tokens` a retention of 50% means for every method that an average
-layer holds 50% of the visual tokens. It follows from `Method.tokens_per_layer`, whatever the method's kind.
+layer holds 50% of the visual tokens. It follows from `Method.counts`, whatever the method's kind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST = 1 / TOKENS
 
 def share(method: Method, n_layers: int, keep: float) -> float:
     """Visual tokens that an average layer holds, of all."""
-    return fmean(method.tokens_per_layer(TOKENS, n_layers, keep)) / TOKENS
+    return fmean(method.counts(n_layers, keep, TOKENS)) / TOKENS
 
 
 def matched_keep(method: Method, n_layers: int, retention: float) -> float | None:

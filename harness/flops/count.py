@@ -16,7 +16,7 @@ from model_wrappers.shape import PromptSize, Shape
 class Exact:
     """Operations of all matrix products of a prefill, by part, a multiply-add as two (see `model_wrappers.shape`).
 
-    vision: encoder and projector, None where nobody knows them. decoder: all layers, text tokens included. head: on the
+    vision: encoder and projector, None where nobody knows them or what they are given. decoder: all layers, text tokens included. head: on the
     last token. scoring: what choosing adds; None where the method does not say.
     """
 
@@ -55,30 +55,34 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
 
     Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens.
     """
-    held = method.tokens_per_layer(prompt.visual, shape.decoder.layers, keep)
+    held = method.counts(shape.decoder.layers, keep, prompt.visual)
     decoder, cuts = shape.decoder, keep < 1
-    vision = None
-    if shape.tower is not None:
-        if (most := shape.tower.most(prompt.pictures)) is not None and prompt.visual > most:
-            raise UserError(
-                f"pictures={prompt.pictures} give {most} visual tokens at most, not {prompt.visual}: say how many "
-                "tiles or frames the vision encoder sees"
-            )
-        vision = shape.tower.encoder(prompt.visual, prompt.pictures)
-        vision += shape.tower.projector(prompt.visual, prompt.pictures, decoder.hidden)
     return Count(
         held=tuple(held),
         equivalent_tokens=fmean(held),
         share=fmean(held) / prompt.visual,
         paper=by_paper(shape, method, prompt.visual, held),
         exact=Exact(
-            vision=vision,
+            vision=_vision(shape, method.encoded(prompt, keep) if cuts else prompt),
             decoder=decoder.forward(held, prompt.text),
             head=decoder.head(1),
             scoring=method.scoring_flops(shape, prompt, keep) if cuts else 0.0,
         ),
         kv_bytes=round(sum(decoder.kv_numbers(tokens) for tokens in held) * shape.number_bytes),
     )
+
+
+def _vision(shape: Shape, seen: PromptSize | None) -> float | None:
+    """Operations of the vision encoder and the projector on what they are given; None where either is unknown."""
+    if shape.tower is None or seen is None:
+        return None
+    if (most := shape.tower.most(seen.pictures)) is not None and seen.visual > most:
+        raise UserError(
+            f"pictures={seen.pictures} give {most} visual tokens at most, not {seen.visual}: say how many tiles or "
+            "frames the vision encoder sees"
+        )
+    projector = shape.tower.projector(seen.visual, seen.pictures, shape.decoder.hidden)
+    return shape.tower.encoder(seen.visual, seen.pictures) + projector
 
 
 def by_paper(shape: Shape, method: Method, n_visual: int, held: Sequence[float]) -> float | None:

@@ -126,6 +126,12 @@ def _lacking(found: Report) -> list[str]:
     notes = []
     if found.shape.tower is None:
         notes.append(f"The vision encoder of {found.model} is of no family that is counted here: no exact total.")
+    else:
+        unseen = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.exact.vision is None)
+        if unseen:
+            notes.append(
+                f"No exact total of {', '.join(unseen)}: the method does not say what the vision encoder sees."
+            )
     silent = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.exact.scoring is None)
     if silent:
         notes.append(f"No exact total of {', '.join(silent)}: the method does not say what its choosing costs.")

@@ -36,13 +36,19 @@ class Method:
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
 
-    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
+    def counts(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
         """[n_layers] visual tokens that each decoder layer works on, of a prompt that has `n_visual`.
 
         Follows from the kind; a method that realises another number than the budget says so here. Raises UserError
         where the method cannot cut so many layers.
         """
         return [budget(keep, n_visual)] * n_layers
+
+    def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+        """What the vision encoder is given of a prompt: all of it, but for a method that makes its input cheaper. None:
+        the method does not say.
+        """
+        return prompt
 
     def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
         """Operations of the matrix products that choosing adds to the forward pass, as `model_wrappers.shape` counts.
@@ -117,7 +123,7 @@ class LayerPruner(Method):
         """
         raise NotImplementedError
 
-    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
+    def counts(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
         plan = self.plan(n_layers, keep) if keep < 1 else {}
         if plan and not 1 <= min(plan) <= max(plan) < n_layers:
             raise UserError(f"{self.name} cuts at the input of layers {sorted(plan)}, of {n_layers} counted from 0")

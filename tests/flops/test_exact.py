@@ -96,6 +96,23 @@ def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) ->
         assert exact.vision == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
+def test_a_method_may_make_the_input_cheaper(subject: Subject) -> None:
+    """Half of the frames, and a method that does not say what the encoder is given."""
+    from dataclasses import dataclass, replace
+
+    from model_wrappers.methods.base import Selector
+
+    @dataclass(frozen=True)
+    class Half(Selector):
+        def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+            return replace(prompt, visual=prompt.visual // 2, pictures=prompt.pictures // 2) if keep == 0.5 else None
+
+    decoder_side = {"shape": subject.shape, "prompt": PromptSize(36, 9, 9, pictures=4)}
+    whole, half, unknown = (count(method=Half(), keep=keep, **decoder_side).exact for keep in (1.0, 0.5, 0.25))
+    assert whole.vision and half.vision == pytest.approx(whole.vision / 2) and half.decoder < whole.decoder
+    assert unknown.vision is None and unknown.total is None
+
+
 @pytest.mark.parametrize("head_weights", ["grad", "mean"])
 def test_relevance_costs_what_its_textbook_form_costs(subject: Subject, head_weights: str) -> None:
     """Forward and backward passes; its streaming form computes some of it again to save memory."""
@@ -122,7 +139,7 @@ def test_a_plan_cut_twice_is_counted_layer_by_layer(subject: Subject) -> None:
             return {1: (1 + keep) / 2, 3: keep}
 
         def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
-            at = self.tokens_per_layer(prompt.visual, shape.decoder.layers, keep)
+            at = self.counts(shape.decoder.layers, keep, prompt.visual)
             return sum(shape.decoder.attention_rows(1, at[layer] + prompt.text) for layer in (0, 2))
 
     truth, prompt, held = subject.measured("image", Twice(), 0.25)
