@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.flops.command import flops
-from harness.matching import Match
+from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def leaderboard(
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="where it is written (default: STORE/leaderboard)")] = None,
+    match: MatchOption = None,
 ) -> None:
     """Put experiments' tables together, one row a (model, method, keep), as CSV, JSON and HTML; nothing is asked."""
     from harness import plan as plans
@@ -140,11 +141,12 @@ def leaderboard(
 
     kept = Store(store)
     gathering = Gathering(kept)
-    made = [name for name in experiment_names() if (store / "tables" / f"{name}.csv").is_file()]
+    end = MATCHED if match else ""
+    made = [name for name in experiment_names() if (store / "tables" / f"{name}{end}.csv").is_file()]
     if not (names or made):
         raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
     for name in names or made:
-        chosen, opened = _prepare(name, profile, limit, data)
+        chosen, opened = _prepare(name, profile, limit, data, match)
         plan = plans.make(chosen, opened, kept)
         if not names and (said := gathering.conflict(plan)):
             print(f"retain: left out: {said}", file=sys.stderr)
@@ -152,7 +154,7 @@ def leaderboard(
         gathering.add(plan, results.collect(plan, opened, kept), opened)
     board = gathering.leaderboard()
     print(to_markdown(board), end="")
-    print(f"\nWritten: {_braced(write(board, out or store / 'leaderboard'))}")
+    print(f"\nWritten: {_braced(write(board, out or store / f'leaderboard{end}'))}")
     if not all(entry.complete for entry in board.entries):
         raise typer.Exit(FAILED)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Match = Literal["equivalent_tokens"]
 """What is made equal between the methods of one retention."""
+MATCHED = "-matched"
+"""What the name of an experiment ends in where it is."""
 TOKENS = 1_000_000
 """Visual tokens of the prompt that shares are read off: rounding to whole tokens is far below `CLOSE`."""
 CLOSE = 0.0005
@@ -74,9 +76,10 @@ def impossible(plan: Plan) -> list[str]:
     from harness.tables.rows import ratio
 
     found = []
-    for model, row, retention, cells in plan.rows():
-        if not cells:
-            least = share(made(row.method, **row.fields), shape_of(model).decoder.layers, LEAST)
+    for model, row, retention, _ in plan.rows():
+        method = made(row.method, **row.fields)
+        if keep_for(plan.experiment.match, method, model, retention) is None:
+            least = share(method, shape_of(model).decoder.layers, LEAST)
             found.append(
                 f"{_label(row)} at {ratio(retention)} on {plan.name_of(model)} is left out: no keep brings an average "
                 f"layer to that share of the visual tokens, the least is {ratio(least)}."

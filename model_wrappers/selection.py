@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from model_wrappers.anatomy import visual_token_ids
-from model_wrappers.budget import budget as budget
-from model_wrappers.budget import check_keep as check_keep
+from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
+from model_wrappers.rounding import budget as budget
+from model_wrappers.rounding import check_keep as check_keep
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,10 +106,12 @@ class Tower:
         return product(rows, self.merged * self.hidden, self.inside) + product(rows, self.inside, out)
 
     def most(self, pictures: int) -> int | None:
-        """The most visual tokens that so many pictures of one size give, a newline behind each of their rows; None
-        where a picture has any size.
+        """The most visual tokens that so many pictures of one size give; None where a picture has any size.
+
+        Where each patch is one (LLaVA-OneVision), there may be a newline behind each row of them.
         """
-        return None if self.patches is None else pictures * (self.rows + math.isqrt(self.rows))
+        newlines = math.isqrt(self.rows) if self.merged == 1 else 0
+        return None if self.patches is None else pictures * (self.rows + newlines)
 
     def _patches(self, n_visual: float, pictures: int) -> float:
         return n_visual * self.merged if self.patches is None else pictures * self.patches

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.experiments.model_settings import check_settings
 from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Group, Judge, Profile, Row
-from harness.matching import Match
+from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ def load(
     chosen = file.profiles[profile]
     check_settings(f"{path}: profiles.{profile}.model_settings", chosen)
     return Experiment(
-        name=f"{file.name}-matched" if match else file.name,
+        name=file.name + (MATCHED if match else ""),
         title=(chosen.title or file.title) + (f", matched {match.replace('_', ' ')}" if match else ""),
         profile=profile,
         source=str(path),

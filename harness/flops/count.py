@@ -16,8 +16,8 @@ from model_wrappers.shape import PromptSize, Shape
 class Exact:
     """Operations of all matrix products of a prefill, by part, a multiply-add as two (see `model_wrappers.shape`).
 
-    vision: encoder and projector, None where nobody knows them or what they are given. decoder: all layers, text tokens included. head: on the
-    last token. scoring: what choosing adds; None where the method does not say.
+    vision: encoder and projector, None where nobody knows them or what they are given. decoder: all layers, text tokens
+    included. head: on the last token. scoring: what choosing adds; None where the method does not say.
     """
 
     vision: float | None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from model_wrappers.budget import budget
 from model_wrappers.errors import UserError
+from model_wrappers.rounding import budget
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -22,6 +22,8 @@ SHAPES = {
 }
 AT_THE_INPUT = ("fastvid", "visionzip")
 """Methods of the tables that cut to their ratio before the language model, as any selector does."""
+PICTURES = {1728: 3, 1302: 1, 6272: 32, 5824: 16, 3136: 16}
+"""By number of visual tokens: an image in tiles and whole, an image, 32 frames, 16 pairs of frames, 16 frames."""
 T = 1e12
 
 
@@ -61,7 +63,9 @@ def counted(row: dict[str, str], n: int) -> Count:
         said = re.search(r"layer (\d)", row["note"])
         assert said
         fields["layer"] = int(said[1])
-    return count(SHAPES[row["model"]], method(name, **fields), float(row["retention"]), PromptSize(n))
+    return count(
+        SHAPES[row["model"]], method(name, **fields), float(row["retention"]), PromptSize(n, pictures=PICTURES[n])
+    )
 
 
 @pytest.mark.parametrize(("table", "row", "n"), PLANNED)

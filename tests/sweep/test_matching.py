@@ -123,3 +123,9 @@ def test_the_command_says_what_cannot_match_before_it_runs(
     assert err.startswith("retain: FastV (layer=2) at 10% on ") and "Equivalent tokens" in out
     assert (tmp_path / "runs/tables/small-matched.csv").is_file()
     assert main([*map(str, asked), "--match", "kv"]) == 2
+    store = ["--profile", "paper", "--data", videos, "--store", tmp_path / "runs", "--limit", 1]
+    assert main(["leaderboard", *map(str, [path, *store]), "--match", "equivalent_tokens"]) == 0
+    out = capfd.readouterr().out
+    (board,) = (tmp_path / "runs/leaderboard-matched").glob("*.csv")
+    assert len(board.read_text().splitlines()) == 3, "vanilla, and FastV where it can be matched"
+    assert "small-matched" in out and "FastV" in out
