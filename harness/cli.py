@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.flops.command import flops
+from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ ProfileOption = Annotated[str, typer.Option(help="which profile of the experimen
 LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
 DataOption = Annotated[Path | None, typer.Option(help="folder of the data (micro: made under results/data)")]
 StoreOption = Annotated[Path, typer.Option(help="where predictions, scores and tables lie")]
+MatchOption = Annotated[
+    Match | None,
+    typer.Option(help="choose each method's keep so that at one retention all hold as many tokens over the layers"),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="processes that answer (default: what cores, memory and GPU allow)"),
@@ -60,18 +66,22 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     score: Annotated[bool, typer.Option("--score/--no-score", help="score and print the table afterwards")] = True,
     workers: WorkersOption = None,
+    match: MatchOption = None,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
     from harness import plan as plans
     from harness import results, sweep
+    from harness.matching import impossible
     from harness.store import Store
     from harness.sweep.progress import for_stream
 
-    chosen, opened = _prepare(experiment, profile, limit, data)
+    chosen, opened = _prepare(experiment, profile, limit, data, match)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
     for sentence in plan.left_out():
         print(f"retain: {sentence}; the table shows - there", file=sys.stderr)
+    for said in impossible(plan):
+        print(f"retain: {said}", file=sys.stderr)
     if score and any(sweep.lacking(plan, kept).values()):
         results.check_judges(chosen, kept)  # before hours of answering, not after
     with for_stream() as progress:
@@ -93,6 +103,7 @@ def table(
     limit: LimitOption = None,
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
+    match: MatchOption = None,
 ) -> None:
     """Print an experiment's table from the answers that are there; nothing is asked."""
     from harness import plan as plans
@@ -100,7 +111,7 @@ def table(
     from harness.store import Store
     from harness.tables.render import to_markdown
 
-    chosen, opened = _prepare(experiment, profile, limit, data)
+    chosen, opened = _prepare(experiment, profile, limit, data, match)
     kept = Store(store)
     found = results.collect(plans.make(chosen, opened, kept), opened, kept)
     print(to_markdown(found.table), end="")
@@ -120,6 +131,7 @@ def leaderboard(
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
     out: Annotated[Path | None, typer.Option(help="where it is written (default: STORE/leaderboard)")] = None,
+    match: MatchOption = None,
 ) -> None:
     """Put experiments' tables together, one row a (model, method, keep), as CSV, JSON and HTML; nothing is asked."""
     from harness import plan as plans
@@ -131,11 +143,12 @@ def leaderboard(
 
     kept = Store(store)
     gathering = Gathering(kept)
-    made = [name for name in experiment_names() if (store / "tables" / f"{name}.csv").is_file()]
+    end = MATCHED if match else ""
+    made = [name for name in experiment_names() if (store / "tables" / f"{name}{end}.csv").is_file()]
     if not (names or made):
         raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
     for name in names or made:
-        chosen, opened = _prepare(name, profile, limit, data)
+        chosen, opened = _prepare(name, profile, limit, data, match)
         plan = plans.make(chosen, opened, kept)
         if not names and (said := gathering.conflict(plan)):
             print(f"retain: left out: {said}", file=sys.stderr)
@@ -143,7 +156,7 @@ def leaderboard(
         gathering.add(plan, results.collect(plan, opened, kept), opened)
     board = gathering.leaderboard()
     print(to_markdown(board), end="")
-    print(f"\nWritten: {_braced(write(board, out or store / 'leaderboard'))}")
+    print(f"\nWritten: {_braced(write(board, out or store / f'leaderboard{end}'))}")
     if not all(entry.complete for entry in board.entries):
         raise typer.Exit(FAILED)
 
@@ -205,6 +218,9 @@ def list_names() -> None:
         print(f"{title}: {', '.join(names)}")
 
 
+app.command()(flops)
+
+
 @app.command(context_settings=PASS_ON)
 def vlmeval(context: typer.Context) -> None:
     """Run VLMEvalKit's own command with our models, such as --model Qwen2-VL-7B-Instruct+cnn@0.25."""
@@ -260,12 +276,14 @@ def main(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _prepare(experiment: str, profile: str, limit: int | None, data: Path | None) -> tuple[Experiment, Data]:
+def _prepare(
+    experiment: str, profile: str, limit: int | None, data: Path | None, match: Match | None = None
+) -> tuple[Experiment, Data]:
     """The checked experiment and its data folder, made first where it is micro's."""
     from harness import experiments
     from harness.plan import Data
 
-    chosen = experiments.load(experiment, profile, max_samples=limit, data=data)
+    chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
     if data is None and chosen.data == "micro":
         from harness.micro.editions import ensure
 

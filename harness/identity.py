@@ -19,6 +19,8 @@ from harness.store import digest
 PACKAGES = Path(__file__).parent.parent
 LOOKUPS = ("model_wrappers", "model_wrappers.registry", "model_wrappers.methods", "model_wrappers.families")
 """Modules that only find others by name: following them would tie every method to every other one."""
+COUNTS = ("model_wrappers.shape",)
+"""Modules that count what an answer costs and have no part in giving it."""
 
 MEDIA = (".mp4", ".mkv", ".webm", ".avi", ".zip")
 LARGE = 16 << 20
@@ -103,7 +105,7 @@ def code_digest(modules: Iterable[str], follow: str = "model_wrappers") -> str:
     todo, seen = list(modules), dict[str, str]()
     while todo:
         name = todo.pop()
-        if name in seen or name in LOOKUPS:
+        if name in seen or name in (*LOOKUPS, *COUNTS):
             continue
         path = _source(name)
         if path is None:

@@ -102,6 +102,11 @@ def model_names() -> list[str]:
     return list(_KNOWN)
 
 
+def known_place(name: str) -> str | None:
+    """Where the known model of that name lies, a folder or on the hub; None for any other. Nothing is looked at."""
+    return _KNOWN[name].path_or_hub_id if name in _KNOWN else None
+
+
 def model_family(name: str) -> str:
     """The family of a model, also of a known one whose checkpoint is not built. UserError as from `model_info`."""
     return (_KNOWN.get(name) or model_info(name)).family

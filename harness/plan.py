@@ -31,7 +31,7 @@ REFUSED = ("FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN")
 @dataclass(frozen=True)
 class PlannedCell:
     """One cell of the table: a model, one of the experiment's rows at one keep, a benchmark, and the settings that make
-    its id.
+    its id. `retention` is the ratio that the row gives; `keep` is another one where the experiment matches budgets.
     """
 
     model: str
@@ -39,6 +39,7 @@ class PlannedCell:
     keep: float
     benchmark: str
     settings: dict[str, Any]
+    retention: float
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,19 @@ class Plan:
         ]
 
     def rows(self) -> Iterator[tuple[str, Row, float, list[PlannedCell]]]:
-        """Model, row, keep and cells of each line of the table, in its order; no cells where a method is defined for
-        none of the benchmarks.
+        """Model, row, retention and cells of each line of the table, in its order; no cells where no keep matches, or
+        where a method is defined for none of the benchmarks.
         """
         for model in self.experiment.models:
             for number, row in enumerate(self.experiment.rows):
-                for keep in row.keep:
-                    key = (model, number, keep)
-                    yield model, row, keep, [cell for cell in self.cells if (cell.model, cell.row, cell.keep) == key]
+                for retention in row.keep:
+                    key = (model, number, retention)
+                    cells = [cell for cell in self.cells if (cell.model, cell.row, cell.retention) == key]
+                    yield model, row, retention, cells
+
+    def name_of(self, model: str) -> str:
+        """What a table calls a model: a checkpoint by its folder's name, wherever it lies."""
+        return next((cell.settings["model"]["name"] for cell in self.cells if cell.model == model), model)
 
 
 class Data:
@@ -205,6 +211,7 @@ def _stamp_of(value: Any) -> str:
 
 
 def _resolve(experiment: Experiment, data: Data) -> Plan:
+    from harness.matching import keep_for
     from harness.models import model_info
     from model_wrappers.registry import method
 
@@ -223,12 +230,15 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
             if all(why.values()):
                 continue
             method_part = _method_settings(row, info)
-            for keep in row.keep:
+            for retention in row.keep:
+                keep = keep_for(experiment.match, made, model, retention)
+                if keep is None:
+                    continue
                 for name in (name for name, reason in why.items() if reason is None):
                     frames = None if opened[name].modality == "image" else experiment.frames_of(model)
                     cut = {"method": method_part, "keep": keep}
                     settings = {**model_parts[model], **cut, "frames": frames, "benchmark": benchmarks[name]}
-                    cells.append(PlannedCell(model, number, keep, name, settings))
+                    cells.append(PlannedCell(model, number, keep, name, settings, retention))
     samples = {name: each.indices for name, each in opened.items()}
     return Plan(experiment, cells, samples, {name: each.clusters for name, each in opened.items()}, undefined)
 

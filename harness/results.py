@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness import identity
+from harness import identity, matching
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
@@ -55,7 +55,6 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     """
     experiment = plan.experiment
     rows, lacks, sources = [], [], []
-    names = {cell.model: cell.settings["model"]["name"] for cell in plan.cells}
     for model, row, keep, cells in plan.rows():
         scored: dict[str, Cell] = {}
         answers: list[Answer] = []
@@ -82,8 +81,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        name = names.get(model, Path(model).name)
-        rows.append(_row(name, row.method, row.label, row.fields, keep, scored, answers))
+        rows.append(_row(plan.name_of(model), row.method, row.label, row.fields, keep, scored, answers))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:
@@ -93,6 +91,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     measured = _measured(plan, merged, groups, sources, store) if score else None
     micro = experiment.data == "micro"
     notes = [f"{MISSING}: {sentence}." for sentence in plan.left_out()]
+    notes += [*matching.chosen(plan), *matching.impossible(plan)]
     table = build(merged, groups=groups, title=title, micro=micro, notes=notes, measured=measured)
     return Results(table, lacks, sources)
 
@@ -226,7 +225,7 @@ def _row(
 ) -> RowResult:
     counted = [answer for answer in answers if answer.visual]
     evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
-    layers = [fmean(answer.kv_visual) / answer.visual for answer in counted if answer.kv_visual and answer.visual]
+    held = [(fmean(answer.kv_visual), answer.visual) for answer in counted if answer.kv_visual and answer.visual]
     realised = [answer.kept / answer.visual for answer in counted if answer.kept is not None and answer.visual]
     return RowResult(
         model,
@@ -236,6 +235,7 @@ def _row(
         cells,
         evidence_kept=fmean(evidence) if evidence else None,
         realised=fmean(realised) if realised else None,
-        layer_mean=fmean(layers) if layers else None,
+        layer_mean=fmean(tokens / visual for tokens, visual in held) if held else None,
+        equivalent_tokens=fmean(tokens for tokens, _ in held) if held else None,
         fields=dict(fields),
     )

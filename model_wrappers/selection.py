@@ -1,8 +1,7 @@
-"""Which visual tokens a prompt keeps: the one rounding rule, the one tie rule, and the record of what was done."""
+"""Which visual tokens a prompt keeps: the one tie rule, and the record of what was done."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from model_wrappers.anatomy import tokens_a_frame, visual_token_ids
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
+from model_wrappers.rounding import budget as budget
+from model_wrappers.rounding import check_keep as check_keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +42,6 @@ class Record:
     def realised(self) -> int:
         """Visual tokens that were kept, or made of a cheaper input."""
         return len(self.kept) if self.made is None else self.made
-
-
-def check_keep(keep: float) -> float:
-    """Returns `keep` as a float.
-
-    Raises:
-        UserError: unless 0 < keep <= 1.
-    """
-    if isinstance(keep, bool) or not isinstance(keep, (int, float)) or not 0 < keep <= 1:
-        raise UserError(f"keep={keep!r}: the share of visual tokens to keep is a number above 0 and at most 1")
-    return float(keep)
-
-
-def budget(keep: float, n_visual: int) -> int:
-    """Tokens to keep out of `n_visual`: max(1, floor(keep * n_visual + 0.5)), or 0 where there is none."""
-    return min(n_visual, max(1, math.floor(keep * n_visual + 0.5))) if n_visual else 0
 
 
 def ranked(scores: Tensor) -> Tensor:

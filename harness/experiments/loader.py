@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.experiments.model_settings import check_settings
 from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Group, Judge, Profile, Row
+from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
 
 HERE = Path(__file__).parent
@@ -39,12 +40,18 @@ def experiment_names() -> list[str]:
 
 
 def load(
-    path_or_name: str | Path, profile: str = "micro", *, max_samples: int | None = None, data: Path | None = None
+    path_or_name: str | Path,
+    profile: str = "micro",
+    *,
+    max_samples: int | None = None,
+    data: Path | None = None,
+    match: Match | None = None,
 ) -> Experiment:
     """One profile of an experiment, fully checked.
 
     `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to
-    its first samples. `data` is the data folder, in which TSV files may be benchmarks of their own.
+    its first samples. `data` is the data folder, in which TSV files may be benchmarks of their own. `match` makes an
+    experiment of its own, called `<name>-matched`.
 
     Raises UserError for whatever is wrong in the file. Loads neither torch nor vlmeval, unless a benchmark is not one
     of ours: then vlmeval is asked for it.
@@ -68,8 +75,8 @@ def load(
     chosen = file.profiles[profile]
     check_settings(f"{path}: profiles.{profile}.model_settings", chosen)
     return Experiment(
-        name=file.name,
-        title=chosen.title or file.title,
+        name=file.name + (MATCHED if match else ""),
+        title=(chosen.title or file.title) + (f", matched {match.replace('_', ' ')}" if match else ""),
         profile=profile,
         source=str(path),
         models=chosen.models,
@@ -84,6 +91,7 @@ def load(
         judge=chosen.judge,
         judges=chosen.judges,
         rows=chosen.rows,
+        match=match,
         max_samples=max_samples,
     )
 

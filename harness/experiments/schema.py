@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.matching import Match
+
 Scalar = bool | int | float | str | None
 
 
@@ -160,6 +162,8 @@ class Experiment(Strict):
     judge: AnyJudge
     judges: dict[str, AnyJudge]
     rows: list[Row]
+    match: Match | None = None
+    """What is made equal between the methods of one retention: their keeps are chosen so."""
     max_samples: int | None = None
 
     def judge_of(self, benchmark: str) -> Literal["exact", "official"] | Judge:

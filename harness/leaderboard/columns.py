@@ -60,12 +60,17 @@ def columns(board: Leaderboard) -> list[Column]:
         *(_score(benchmark) for benchmark in board.benchmarks),
         _number("parameters", "Parameters", "numbers in the checkpoint's files", "parameters", ",d"),
         _number(
-            "equivalent_tokens", "Equivalent tokens", "visual tokens, mean over layers", "equivalent_tokens", ".1f"
+            "equivalent_tokens",
+            "Equivalent tokens",
+            "visual tokens, mean over layers",
+            "equivalent_tokens",
+            ".1f",
+            main=True,
         ),
         _share("kv_share", "KV share (%)", "of the visual tokens, mean over layers", "kv_share", main=True),
         _number(
             "tflops",
-            "TFLOPs",
+            "TFLOPs (paper)",
             "of the visual tokens, by the paper's eq. 4 to 6, the method's own included",
             "tflops",
             ".4g",

@@ -39,7 +39,7 @@ class Entry(Strict):
     parameters: numbers in the checkpoint's files. retention, realised: share of the visual tokens that was asked for,
     and that was kept at the method's last cut. equivalent_tokens: visual tokens that an average layer of the language
     model held; kv_share: the same as a share of the prompt's visual tokens. tflops: of the visual tokens, by the
-    paper's eq. 4 to 6, the method's own cost included (see `harness.flops`). These five are means over samples.
+    paper's eq. 4 to 6, its compressor's own cost included (see `harness.flops`). These five are means over samples.
 
     budget: `kv_share` in percent, one number for all entries that hold about the same (`harness.leaderboard.ranks`).
     rank: by preservation among the entries of this model, budget and set of benchmarks. mean_rank: of this method and

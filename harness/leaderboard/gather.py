@@ -23,6 +23,7 @@ from harness.results import Results
 from harness.statistics import Cell, preservation
 from harness.store import Answer, Store, digest
 from harness.tables.layout import DECIMALS, RowResult
+from model_wrappers import registry
 from model_wrappers.errors import UserError
 
 
@@ -80,7 +81,8 @@ class Gathering:
         for row in (row for row in results.table.rows if row.cells):
             seeds = row.seeds or (row,)
             keys = [(row.model, seed.method, digest(dict(seed.fields)), seed.retention) for seed in seeds]
-            self._take(row, [cells[key] for key in keys])
+            if all(key in cells for key in keys):  # a row that no keep brings to its budget has no cells
+                self._take(row, [cells[key] for key in keys])
 
     def _take(self, row: RowResult, planned: list[tuple[str, list[PlannedCell]]]) -> None:
         model, first = planned[0]
@@ -126,17 +128,19 @@ class Gathering:
 
 @dataclass(frozen=True)
 class _Model:
-    """What is known of a checkpoint; None where its files are not on this machine."""
+    """What is known of a checkpoint; no parameters where its files are not on this machine."""
 
     parameters: int | None
-    dims: flops.Dimensions | None
+    shape: flops.Shape
 
     @classmethod
     def of(cls, name: str) -> _Model:
         from harness.models import model_info
 
         folder = folder_of(model_info(name))
-        return cls(None, None) if folder is None else cls(parameters(folder), flops.dimensions(folder))
+        if folder is None:
+            return cls(None, flops.shape_of(name))
+        return cls(parameters(folder), flops.read(folder))
 
 
 def _identity(cell: PlannedCell) -> Any:
@@ -190,7 +194,7 @@ def _entry(line: _Line, model: _Model, store: Store, kept: dict[Scope, Preservat
         fields=line.fields,
         retention=row.retention,
         parameters=model.parameters,
-        **_costs(answers, row.method, model.dims),
+        **_costs(answers, row, model.shape),
         scores={
             name: Score(value=cell.score if cell.complete else None, answered=cell.n, total=cell.total)
             for name, cell in line.scores.items()
@@ -205,10 +209,11 @@ def _entry(line: _Line, model: _Model, store: Store, kept: dict[Scope, Preservat
     )
 
 
-def _costs(answers: Iterable[Answer], method: str, dims: flops.Dimensions | None) -> dict[str, Any]:
+def _costs(answers: Iterable[Answer], row: RowResult, shape: flops.Shape) -> dict[str, Any]:
     """Means over answers of what was kept, held by the layers, and computed."""
     realised, held, share, operations = [], [], [], []
     known: dict[Any, float | None] = {}
+    made = registry.method(row.method, **row.fields)
     for answer in answers:
         assert answer.visual
         if answer.kept is not None:
@@ -218,7 +223,7 @@ def _costs(answers: Iterable[Answer], method: str, dims: flops.Dimensions | None
             share.append(held[-1] / answer.visual)
             key = (answer.visual, *answer.kv_visual)
             if key not in known:
-                known[key] = _operations(answer.visual, answer.kv_visual, method, dims)
+                known[key] = flops.by_paper(shape, made, answer.visual, answer.kv_visual)
             operations.append(known[key])
     counted = [value for value in operations if value is not None]
     return {
@@ -227,8 +232,3 @@ def _costs(answers: Iterable[Answer], method: str, dims: flops.Dimensions | None
         "kv_share": fmean(share) if share else None,
         "tflops": fmean(counted) / 1e12 if counted else None,
     }
-
-
-def _operations(visual: int, held: list[int], method: str, dims: flops.Dimensions | None) -> float | None:
-    added = None if dims is None else flops.selection(method, visual, dims)
-    return None if dims is None or added is None else flops.language_model(held, dims) + added

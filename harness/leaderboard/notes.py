@@ -26,16 +26,17 @@ def notes(
         "Budget (%): visual tokens that an average layer of the language model holds, of all; entries within 2 points "
         "are one budget. Rank: by All (%), among the entries of one model, budget and set of benchmarks; bounds have "
         "none. Mean rank: of a method at a retention, over the models.",
-        "TFLOPs: of the visual tokens in the language model, by eq. 4 to 6 of arXiv 2506.01097, the cost of choosing "
-        "included; mean over samples.",
+        "Equivalent tokens: visual tokens held, mean over the language model's layers and the samples.",
+        "TFLOPs (paper): of the visual tokens in the language model, by eq. 4 to 6 of arXiv 2506.01097, a multiply-add "
+        "as one operation; of the choosing only its compressor's is counted; mean over samples.",
     ]
     absent = sorted({entry.model for entry in entries if entry.parameters is None})
     if absent:
-        found.append(f"No parameters and TFLOPs of {', '.join(absent)}: the checkpoint is not on this machine.")
-    counted = [entry for entry in entries if entry.equivalent_tokens is not None and entry.model not in absent]
+        found.append(f"No parameters of {', '.join(absent)}: the checkpoint is not on this machine.")
+    counted = [entry for entry in entries if entry.equivalent_tokens is not None]
     unknown = sorted({entry.label for entry in counted if entry.tflops is None})
     if unknown:
-        found.append(f"No TFLOPs of {', '.join(unknown)}: that convention does not say what choosing costs there.")
+        found.append(f"No TFLOPs of {', '.join(unknown)}: that convention has no term for what choosing costs there.")
     if not all(entry.complete for entry in entries):
         found.append(
             "incomplete (n of N): only n of N samples have an answer, so no score and no preservation is given."

@@ -84,6 +84,8 @@ def _token_notes(table: Table) -> list[str]:
             "Layers (%): visual tokens held, mean over the LLM's layers; a method that cuts inside the LLM holds "
             "all of them up to its cut."
         )
+    if any(row.equivalent_tokens is not None for row in table.rows):
+        notes.append("Equivalent tokens: visual tokens held, mean over the LLM's layers and the samples.")
     if table.micro:
         notes.append(
             "Evidence (%): share of the visual tokens a question is about that the method keeps; known because "

@@ -225,9 +225,18 @@ def _share_columns(table: Table) -> list[Column]:
     found = []
     if any(row.layer_mean is not None for row in table.rows):
         found.append(_share_column("layer_mean", "Layers (%)", lambda row: row.layer_mean))
+    if any(row.equivalent_tokens is not None for row in table.rows):
+        found.append(_equivalent_column())
     if table.micro:
         found.append(_share_column("evidence_kept", "Evidence (%)", lambda row: row.evidence_kept))
     return found
+
+
+def _equivalent_column() -> Column:
+    def show(row: RowResult) -> str:
+        return MISSING if row.equivalent_tokens is None else f"{row.equivalent_tokens:.1f}"
+
+    return Column("equivalent_tokens", "Equivalent tokens", lambda row: row.equivalent_tokens, show, "0.0")
 
 
 def _share_column(key: str, header: str, get: Callable[[RowResult], float | None]) -> Column:

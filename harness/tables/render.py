@@ -23,7 +23,17 @@ from harness.tables.rows import FLOORS, Average, Column, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
-FIXED = ("model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept")
+FIXED = (
+    "model",
+    "method",
+    "label",
+    "seed",
+    "retention",
+    "realised",
+    "layer_mean",
+    "equivalent_tokens",
+    "evidence_kept",
+)
 # And those about an average, by their ends: "avg_pct" has "avg_lo".
 ABOUT_AVERAGE = ("lo", "hi", "noise", *(f"below_{floor}" for floor in FLOORS), "n", "asked")
 
@@ -300,6 +310,7 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         evidence_kept=value("evidence_kept"),
         realised=value("realised"),
         layer_mean=value("layer_mean"),
+        equivalent_tokens=value("equivalent_tokens"),
         averages=tuple(_read_average(group, value) for group in groups),
         hard={name: hard for name in cells if (hard := _read_hard(name, value))},
     )

@@ -78,6 +78,7 @@ class RowResult:
         samples); None if unknown.
     realised: mean over samples of kept / visual at the method's last cut, in [0, 1].
     layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
+    equivalent_tokens: mean over samples and LLM layers of the visual tokens in the KV cache.
     fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
     averages: set by `build`, one for each group. hard: set by `build`, by benchmark, as `Average.hard`.
     seeds: the rows that this one is the mean of, see `harness.tables.seeds`; () for a row of its own.
@@ -91,6 +92,7 @@ class RowResult:
     evidence_kept: float | None = None
     realised: float | None = None
     layer_mean: float | None = None
+    equivalent_tokens: float | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     averages: tuple[Average, ...] = ()
     hard: Mapping[str, Hard] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def _mean(rows: Sequence[RowResult]) -> RowResult:
         evidence_kept=_known_mean([row.evidence_kept for row in rows]),
         realised=_known_mean([row.realised for row in rows]),
         layer_mean=_known_mean([row.layer_mean for row in rows]),
+        equivalent_tokens=_known_mean([row.equivalent_tokens for row in rows]),
         fields=fields,
         seeds=tuple(rows),
     )

@@ -12,10 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model_wrappers.compressor.hub import CONFIG, WEIGHTS, locate
+from model_wrappers.compressor_size import CHANNELS, KERNEL, multiply_adds
 from model_wrappers.errors import UserError
-
-CHANNELS = (32, 64, 128, 256, 512)
-KERNEL = 3
 
 InputScale = Literal["raw", "mean"]
 
@@ -89,10 +87,8 @@ class Compressor(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops(self, n_visual: int) -> int:
-        """Eq. 6: sum over the convolutions of n (C_in k + C_in C_out). The paper counts its five, not the last
-        pointwise."""
-        widths = (1, *self.channels)
-        return sum(n_visual * (a * self.kernel + a * b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        """Eq. 6 for these channels and this kernel."""
+        return multiply_adds(n_visual, self.channels, self.kernel)
 
     def config(self) -> dict[str, Any]:
         """What `config.json` holds."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from model_wrappers.errors import UserError
+from model_wrappers.rounding import budget
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from model_wrappers.pictures import Picture
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,33 @@ class Method:
             return "a prompt without image or video has no visual tokens"
         return f"it is defined for {' and '.join(sorted(self.media))} prompts only"
 
+    def counts(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
+        """[n_layers] visual tokens that each decoder layer works on, of a prompt that has `n_visual`.
+
+        Follows from the kind; a method that realises another number than the budget says so here. Raises UserError
+        where the method cannot cut so many layers.
+        """
+        return [budget(keep, n_visual)] * n_layers
+
+    def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+        """What the vision encoder is given of a prompt: all of it, but for a method that makes its input cheaper. None:
+        the method does not say.
+        """
+        return prompt
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """Operations of the matrix products that choosing adds to the forward pass, as `model_wrappers.shape` counts.
+
+        None: the method does not say.
+        """
+        return None
+
+    def paper_flops(self, shape: Shape, n_visual: int) -> float | None:
+        """Operations of choosing as arXiv 2506.01097 counts them: Tables 7 and 8 add those of its compressor (eq. 5
+        and 6) and, for all other methods, none. None: that count cannot be made.
+        """
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Vanilla(Method):
@@ -64,6 +93,9 @@ class Vanilla(Method):
 
     def undefined(self, family: str, shows: str) -> str | None:
         return None
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +134,9 @@ class InputTransform(Method):
         At least one; each holds as many pictures, in the same order. Nothing is resampled for it.
         """
         raise NotImplementedError
+
+    def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -185,15 +220,9 @@ class LayerPruner(Method):
 
     def left(self, share: float, n_visual: int, there: int) -> int:
         """Visual tokens behind a cut to `share` of N_v = `n_visual`, where `there` of them enter it."""
-        from model_wrappers.selection import budget
-
         return min(there, budget(share, n_visual))
 
-    def tokens_per_layer(self, n_visual: int, n_layers: int, keep: float) -> list[int]:
-        """[n_layers] visual tokens that each decoder layer works on, of a prompt that has `n_visual`.
-
-        Raises UserError where the method cannot cut so many layers.
-        """
+    def counts(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
         plan = self.plan(n_layers, keep) if keep < 1 else {}
         if plan and not 1 <= min(plan) <= max(plan) < n_layers:
             raise UserError(f"{self.name} cuts at the input of layers {sorted(plan)}, of {n_layers} counted from 0")

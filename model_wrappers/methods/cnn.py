@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from model_wrappers.compressor_size import CHANNELS, multiply_adds
 from model_wrappers.methods.base import Scorer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class CNN(Scorer):
 
         net = compressor_for(model, prompt, self.compressor)
         return predict(net, prompt_first_layer_attention(model, prompt))
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """Those of A_v^0, and of the network as section 4.1 has it."""
+        attention = shape.decoder.attention_rows(max(1, prompt.instruction), prompt.length)
+        return attention + 2.0 * (multiply_adds(prompt.visual) + prompt.visual * CHANNELS[-1])
+
+    def paper_flops(self, shape: Shape, n_visual: int) -> float:
+        """Eq. 5 and 6: nd^2 + nd for A_v^0, and the five convolutions."""
+        hidden = shape.decoder.hidden
+        return n_visual * hidden**2 + n_visual * hidden + multiply_adds(n_visual)
 
 
 def predict(net: Any, attention: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from model_wrappers.methods.base import LayerPruner
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from model_wrappers.shape import PromptSize, Shape
+
 
 @dataclass(frozen=True)
 class FastV(LayerPruner):
@@ -41,3 +43,6 @@ class FastV(LayerPruner):
 
         last = hidden.shape[0] - 1
         return attention_rows(layer, hidden, last, last + 1, position_embeddings)[0, visual]
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return shape.decoder.attention_rows(1, prompt.length)

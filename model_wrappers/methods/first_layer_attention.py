@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,10 @@ class FirstLayerAttention(Scorer):
         from model_wrappers.relevance.attention import prompt_first_layer_attention
 
         return prompt_first_layer_attention(model, prompt)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return shape.decoder.attention_rows(max(1, prompt.instruction), prompt.length)
+
+    def paper_flops(self, shape: Shape, n_visual: int) -> float:
+        """Eq. 5: the keys of the visual tokens, and their products with one query: nd^2 + nd."""
+        return n_visual * shape.decoder.hidden**2 + n_visual * shape.decoder.hidden

@@ -71,7 +71,7 @@ class PruneVID(Merger):
             left[frames] = False
             for scene in frames.split(self.scene_lengths(features[frames].float().mean(dim=1))):
                 groups += self._groups(scene, features[scene].float())
-        counts = self.counts([len(group.places) for group in groups], k - int(left.sum()))
+        counts = self.shares([len(group.places) for group in groups], k - int(left.sum()))
         merged, kept = features.clone(), [left.nonzero().squeeze(1)]
         for group, count in zip(groups, counts, strict=True):
             if count == len(group.places):
@@ -106,7 +106,7 @@ class PruneVID(Merger):
         groups += [Group(own[~static], places[~static]) for own, places in zip(features, scene, strict=True)]
         return [group for group in groups if len(group.places)]
 
-    def counts(self, sizes: list[int], k: int) -> list[int]:
+    def shares(self, sizes: list[int], k: int) -> list[int]:
         """To how many tokens each group is clustered: floor(size * c) for the largest c that leaves at most k in all.
 
         At least one, and a group of at most `least` tokens stays whole.

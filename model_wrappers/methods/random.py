@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,6 @@ class Random(Scorer):
         digest = hashlib.sha256(f"{self.seed}:{prompt.sample_id}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
         return torch.rand(prompt.n_visual, generator=generator).to(prompt.visual.device)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return 0.0

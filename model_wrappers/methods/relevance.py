@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model_wrappers.methods.base import Scorer
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,25 @@ class Relevance(Scorer):
             clamp=self.clamp,
             target=self.target,
         )
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """The answer by the whole model, one forward pass over prompt and answer, and for each token of the answer a
+        row of R and a backward pass down to the first layer's attention. What is computed again to save memory is left
+        out.
+        """
+        decoder, answer = shape.decoder, prompt.response
+        steps = (decoder.layers * decoder.layer(1, prompt.length + step) + decoder.head(1) for step in range(1, answer))
+        total = decoder.forward([prompt.length] * decoder.layers) + decoder.head(1) + sum(steps)
+        rows = prompt.length + answer - 1
+        total += decoder.forward([rows] * decoder.layers) + decoder.head(answer)
+        total += decoder.layers * sum(product(1, row, row) for row in range(prompt.length, rows + 1))
+        if self.head_weights == "mean":
+            return total
+        one = product(rows, decoder.query, rows)
+        # Each product has one for the gradient of its input; one of two activations, as in attention, has two.
+        layer = decoder.layer(rows) + 2 * one
+        first = decoder.after_attention(rows) + one
+        return total + answer * ((decoder.layers - 1) * layer + first + decoder.head(answer))
+
+    def paper_flops(self, shape: Shape, n_visual: int) -> None:
+        """It runs the whole model before it chooses, which that count has no term for."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Cut, LayerPruner, Passage
+from model_wrappers.rounding import budget
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,6 @@ class SparseVLM(LayerPruner):
 
     def _counts(self, share: float, n_visual: int, there: int) -> tuple[int, int, int]:
         """Tokens kept, tokens that come back, and clusters that they come back as."""
-        from model_wrappers.selection import budget
 
         kept = min(budget(share, n_visual), there - 1)
         if kept < 1:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,6 @@ class Uniform(Selector):
         import torch
 
         return (2 * torch.arange(k, device=prompt.visual.device) + 1) * prompt.n_visual // (2 * k)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return 0.0

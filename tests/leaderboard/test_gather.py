@@ -61,7 +61,7 @@ def experiment(tmp_path: Path) -> Make:
 
 def layers(method: str, keep: float) -> list[int]:
     """What each of the tiny model's layers holds of 16 visual tokens."""
-    depth = flops.dimensions(CHECKPOINT).layers
+    depth = flops.read(CHECKPOINT).decoder.layers
     full = depth if method == "vanilla" else 1 if method == "fastv" else 0
     return [16] * full + [int(16 * keep)] * (depth - full)
 
@@ -120,7 +120,7 @@ def test_each_number_of_an_entry(experiment: Make, store: Store, videos: Path) -
     made = answered(experiment("one", [VANILLA, FASTV], ["NExT-QA-MC"]), store, videos, {"fastv": 1})
     board = board_of(store, made)
     vanilla, fastv = board.entries
-    dims = flops.dimensions(CHECKPOINT)
+    decoder = flops.read(CHECKPOINT).decoder
     n = len(made[0].samples["NExT-QA-MC"])
     assert (vanilla.scores["NExT-QA-MC"].value, vanilla.preservation["all"].value) == (100.0, 100.0)
     assert fastv.scores["NExT-QA-MC"].value == pytest.approx(100 * (n - 1) / n)
@@ -129,8 +129,8 @@ def test_each_number_of_an_entry(experiment: Make, store: Store, videos: Path) -
     assert fastv.preservation["image"].value is None
     held = layers("fastv", 0.5)
     assert fastv.equivalent_tokens == fmean(held) and fastv.kv_share == fmean(held) / 16 and fastv.realised == 0.5
-    assert fastv.tflops == pytest.approx(sum(flops.layer(k, dims) for k in held) / 1e12)
-    assert vanilla.tflops == pytest.approx(dims.layers * flops.layer(16, dims) / 1e12)
+    assert fastv.tflops == pytest.approx(sum(flops.paper.layer(k, decoder) for k in held) / 1e12)
+    assert vanilla.tflops == pytest.approx(decoder.layers * flops.paper.layer(16, decoder) / 1e12)
     with safe_open(CHECKPOINT / "model.safetensors", "pt") as weights:
         counted = sum(weights.get_tensor(name).numel() for name in weights.keys())
     assert vanilla.parameters == counted > 0
@@ -210,7 +210,7 @@ def test_relevance_has_no_tflops_and_that_is_said(experiment: Make, store: Store
     found = by_name(board)
     assert found["relevance", 0.5].tflops is None and found["relevance", 0.5].kv_share == 0.5
     assert found["uniform", 0.5].tflops is not None
-    assert "No TFLOPs of Relevance: that convention does not say what choosing costs there." in board.notes
+    assert "No TFLOPs of Relevance: that convention has no term for what choosing costs there." in board.notes
 
 
 def test_a_checkpoint_that_is_not_here_is_not_asked_for() -> None:

@@ -243,10 +243,10 @@ def test_contiguous_by_hand() -> None:
 
 def test_prunevids_counts_by_hand() -> None:
     made = PruneVID()
-    assert made.counts([100, 40, 10], 75) == [47, 18, 10]
-    assert made.counts([100, 40, 10], 150) == [100, 40, 10]
-    assert made.counts([100, 40, 10], 3) == [1, 1, 10], "fewer cannot be left"
-    assert made.counts([14, 3], 2) == [14, 3]
+    assert made.shares([100, 40, 10], 75) == [47, 18, 10]
+    assert made.shares([100, 40, 10], 150) == [100, 40, 10]
+    assert made.shares([100, 40, 10], 3) == [1, 1, 10], "fewer cannot be left"
+    assert made.shares([14, 3], 2) == [14, 3]
 
 
 def test_apportioning_by_hand() -> None:

@@ -44,7 +44,7 @@ def test_equals_the_published_algorithm(model: Any, ask: Any, name: str, number:
         (record,) = compression.last
         expected = literal.run(model, prompt, name, keep, new_tokens(output, inputs)[0], compression.method.positions)
         assert record.kept.tolist() == sorted(expected.kept) and len(record.kept) < prompt.n_visual
-        assert record.kv_visual == expected.counts == compression.method.tokens_per_layer(prompt.n_visual, LAYERS, keep)
+        assert record.kv_visual == expected.counts == compression.method.counts(LAYERS, keep, prompt.n_visual)
         for index, state in expected.states.items():
             torch.testing.assert_close(seen[layers[index]], state, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(torch.cat(output.logits), expected.logits, atol=5e-5, rtol=1e-4)
@@ -67,7 +67,7 @@ def test_divprune_equals_the_published_algorithm(model: Any, ask: Any, number: i
 def test_pyramiddrop_halves_three_times() -> None:
     """The official setting: cuts after layers 8, 16 and 24 of 32, to 1/2, 1/4 and 1/8 of 576 tokens; and 28 layers."""
     found = method("pyramiddrop")
-    assert found.tokens_per_layer(576, 32, 0.125) == [576] * 8 + [288] * 8 + [144] * 8 + [72] * 8
+    assert found.counts(32, 0.125, 576) == [576] * 8 + [288] * 8 + [144] * 8 + [72] * 8
     assert list(found.plan(28, 0.125)) == [7, 14, 21]
     assert list(found.plan(27, 0.125)) == [7, 14, 20]
     assert list(method("pyramiddrop", stages=2).plan(28, 0.3).items()) == [(14, 0.3)]
@@ -93,7 +93,7 @@ def test_sparsevlm_has_the_official_counts() -> None:
         assert list(plan) == [3, 7, 16]
         assert [round(share * 576, 9) for share in plan.values()] == [first, second, last]
     # 276 dropped: 83 come back as 9; of 309 109 dropped: 33 as 4; of 204 94 dropped: 29 as 3.
-    assert found.tokens_per_layer(576, 32, 110 / 576) == [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16
+    assert found.counts(32, 110 / 576, 576) == [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16
     assert list(found.plan(28, 0.2)) == [3, 6, 14]
     shares = [tuple(found.plan(32, keep / 100).values()) for keep in range(1, 100)]
     assert all(1 > one >= two >= three > 0 for one, two, three in shares)
@@ -102,8 +102,8 @@ def test_sparsevlm_has_the_official_counts() -> None:
 def test_dart_keeps_four_more_than_a_multiple_of_eight() -> None:
     found = method("dart")
     for visual, keep, left in ((1296, 0.25, 8 * 40 + 4), (576, 0.222, 8 * 15 + 4), (20, 0.1, 4), (3, 0.5, 3)):
-        assert found.tokens_per_layer(visual, 28, keep) == [visual] * 2 + [left] * 26
-    assert found.tokens_per_layer(576, 28, 1.0) == [576] * 28
+        assert found.counts(28, keep, visual) == [visual] * 2 + [left] * 26
+    assert found.counts(28, 1.0, 576) == [576] * 28
 
 
 @ONE_FAMILY

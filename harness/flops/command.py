@@ -1,0 +1,43 @@
+"""The command `retain flops`. Importing it loads nothing that it needs only when it counts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DEFAULT_KEEPS = (0.5, 0.25, 0.1)
+
+
+def flops(
+    model: Annotated[
+        str, typer.Option(help="a model's name (see `retain list`), hub id, or folder with a config.json; no weights")
+    ],
+    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="visual tokens of the prompt")],
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[METHOD]...", help="such as cnn, fastv:layer=2 or fastv@0.4 (default: all)"),
+    ] = None,
+    keep: Annotated[
+        list[float] | None, typer.Option(help="share of the visual tokens to keep (default: 0.5, 0.25 and 0.1)")
+    ] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="what the vision encoder sees apart: tiles, frames, pairs of frames"),
+    ] = 1,
+    text: Annotated[
+        int, typer.Option(min=0, metavar="N", help="text tokens of the prompt, all taken to follow the visual ones")
+    ] = 64,
+    response: Annotated[
+        int, typer.Option(min=1, metavar="N", help="tokens of the answer that `relevance` explains")
+    ] = 8,
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Count what methods cost in FLOPs, by the paper's convention and exactly, and what their KV caches hold."""
+    from harness.flops.report import report, to_json, to_markdown
+    from model_wrappers.registry import method_names
+    from model_wrappers.shape import PromptSize
+
+    prompt = PromptSize(tokens, text, instruction=text, pictures=pictures, response=response)
+    found = report(model, prompt, methods or method_names(), keep or DEFAULT_KEEPS)
+    print(to_json(found) if json else to_markdown(found), end="")

@@ -1,0 +1,93 @@
+"""What one method at one keep costs on one prompt: from its plan alone, in both conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.flops import paper
+from model_wrappers.errors import UserError
+from model_wrappers.methods.base import Method
+from model_wrappers.shape import PromptSize, Shape
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Operations of all matrix products of a prefill, by part, a multiply-add as two (see `model_wrappers.shape`).
+
+    vision: encoder and projector, None where nobody knows them or what they are given. decoder: all layers, text tokens
+    included. head: on the last token. scoring: what choosing adds; None where the method does not say.
+    """
+
+    vision: float | None
+    decoder: float
+    head: float
+    scoring: float | None
+
+    @property
+    def total(self) -> float | None:
+        """All parts; None where one of them is unknown."""
+        if self.vision is None or self.scoring is None:
+            return None
+        return self.vision + self.decoder + self.head + self.scoring
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a plan costs.
+
+    held: visual tokens by decoder layer. equivalent_tokens: their mean. share: that of the prompt's visual tokens.
+    paper: operations by arXiv 2506.01097, eq. 4 to 6, a multiply-add as one; None where its convention has no term for
+    the method. exact: see `Exact`. kv_bytes: of the visual tokens in the KV cache.
+    """
+
+    held: tuple[int, ...]
+    equivalent_tokens: float
+    share: float
+    paper: float | None
+    exact: Exact
+    kv_bytes: int
+
+
+def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Count:
+    """Counts a method's plan for a prompt. Nothing is loaded and nothing is run.
+
+    Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens.
+    """
+    held = method.counts(shape.decoder.layers, keep, prompt.visual)
+    decoder, cuts = shape.decoder, keep < 1
+    return Count(
+        held=tuple(held),
+        equivalent_tokens=fmean(held),
+        share=fmean(held) / prompt.visual,
+        paper=by_paper(shape, method, prompt.visual, held),
+        exact=Exact(
+            vision=_vision(shape, method.encoded(prompt, keep) if cuts else prompt),
+            decoder=decoder.forward(held, prompt.text),
+            head=decoder.head(1),
+            scoring=method.scoring_flops(shape, prompt, keep) if cuts else 0.0,
+        ),
+        kv_bytes=round(sum(decoder.kv_numbers(tokens) for tokens in held) * shape.number_bytes),
+    )
+
+
+def _vision(shape: Shape, seen: PromptSize | None) -> float | None:
+    """Operations of the vision encoder and the projector on what they are given; None where either is unknown."""
+    if shape.tower is None or seen is None:
+        return None
+    if (most := shape.tower.most(seen.pictures)) is not None and seen.visual > most:
+        raise UserError(
+            f"pictures={seen.pictures} give {most} visual tokens at most, not {seen.visual}: say how many tiles or "
+            "frames the vision encoder sees"
+        )
+    projector = shape.tower.projector(seen.visual, seen.pictures, shape.decoder.hidden)
+    return shape.tower.encoder(seen.visual, seen.pictures) + projector
+
+
+def by_paper(shape: Shape, method: Method, n_visual: int, held: Sequence[float]) -> float | None:
+    """Operations by the paper's convention where the i-th layer works on `held[i]` of `n_visual` visual tokens: the
+    language model's, and the compressor's where the method has one. None where it has no term for the method.
+    """
+    added = method.paper_flops(shape, n_visual)
+    return None if added is None else paper.language_model(held, shape.decoder) + added

@@ -1,0 +1,153 @@
+"""Shapes of models without their weights: from a config.json, or of published checkpoints by their hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model_wrappers.errors import UserError
+from model_wrappers.shape import Decoder, Shape, Tower
+
+_QWEN2_VL_TOWER = Tower(1280, 5120, 32, 3 * 2 * 14 * 14, merged=4, inside=5120)
+_QWEN2_7B = {"hidden": 3584, "ffn": 18944, "layers": 28, "heads": 28, "kv_heads": 4, "head_dim": 128}
+_LLAMA_3_8B = {"hidden": 4096, "ffn": 14336, "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128}
+
+
+def _siglip(layers: int, hidden: int, merged: int) -> Tower:
+    """SigLIP-SO400M at 384 pixels: 27 x 27 patches a picture, joined `merged` at a time (the last ones padded)."""
+    return Tower(1152, 4304, layers, 3 * 14 * 14, merged, hidden, 729, 729 if merged == 1 else 196)
+
+
+_VILA = Shape(Decoder(**_LLAMA_3_8B, vocabulary=128257), _siglip(27, 4096, 4))
+PUBLISHED = {
+    "Qwen/Qwen2-VL-2B-Instruct": Shape(Decoder(1536, 8960, 28, 12, 2, 128, 151936), _QWEN2_VL_TOWER),
+    "Qwen/Qwen2-VL-7B-Instruct": Shape(Decoder(**_QWEN2_7B, vocabulary=152064), _QWEN2_VL_TOWER),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": Shape(Decoder(896, 4864, 24, 14, 2, 64, 152000), _siglip(26, 896, 1)),
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": Shape(Decoder(**_QWEN2_7B, vocabulary=152128), _siglip(26, 3584, 1)),
+    "Efficient-Large-Model/Llama-3-VILA1.5-8b": _VILA,
+    "Efficient-Large-Model/Llama-3-VILA1.5-8B-Fix": _VILA,
+}
+"""By hub id. All are stored in 16 bits."""
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of a model: a known name, a hub id of `PUBLISHED`, a folder with a config.json, or such a file.
+
+    Raises UserError where there is none of these, or a config.json does not say what is needed.
+    """
+    from harness.models import known_place, model_names
+
+    at = Path(name).expanduser()
+    if at.is_file():
+        return read(at.parent)
+    if at.is_dir():
+        return read(at)
+    where = known_place(name) or name
+    if where in PUBLISHED:
+        return PUBLISHED[where]
+    if Path(where).is_dir():
+        return read(Path(where))
+    known = ", ".join([*model_names(), *PUBLISHED])
+    raise UserError(f"unknown model {name!r}: known are {known}, and the path of a folder with a config.json")
+
+
+def read(folder: Path) -> Shape:
+    """The shape that a folder's config.json tells; VILA as it is published has one for each part.
+
+    The tower is None where the config is of a family that nobody here counts. Raises UserError where a file cannot be
+    read or lacks a number.
+    """
+    root = _Config.read(folder / "config.json")
+    if (folder / "llm" / "config.json").is_file():
+        text = _Config.read(folder / "llm" / "config.json")
+        return Shape(_decoder(text), _published_vila_tower(folder, text), _number_bytes(text, root))
+    text = root.part("text_config") or root
+    vision, family = root.part("vision_config"), root.get("model_type")
+    tower = None
+    if vision is not None and family == "qwen2_vl":
+        tower = _qwen2_vl_tower(vision)
+    elif vision is not None and family in ("llava_onevision", "retain_vila"):
+        tower = _siglip_tower(vision, text.number("hidden_size"), 1 if family == "llava_onevision" else 4)
+    return Shape(_decoder(text), tower, _number_bytes(root, text))
+
+
+class _Config:
+    """One mapping of a config.json, which complains by the file's name."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
+        self.get = content.get
+
+    @classmethod
+    def read(cls, path: Path) -> _Config:
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} cannot be read: it holds no JSON object")
+        return cls(path, content)
+
+    def part(self, name: str) -> _Config | None:
+        content = self.get(name)
+        return _Config(self.path, content) if isinstance(content, dict) else None
+
+    def number(self, *names: str, default: int | None = None) -> int:
+        """The first of `names` that the file gives, a whole number from 1."""
+        found = next((self.content[name] for name in names if self.content.get(name) is not None), default)
+        if found is None:
+            raise UserError(f"{self.path} does not say {names[0]}")
+        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+            raise UserError(f"{self.path}: {names[0]} is {found!r}, allowed are whole numbers from 1")
+        return found
+
+
+def _decoder(text: _Config) -> Decoder:
+    hidden, heads = text.number("hidden_size"), text.number("num_attention_heads")
+    return Decoder(
+        hidden=hidden,
+        ffn=text.number("intermediate_size"),
+        layers=text.number("num_hidden_layers"),
+        heads=heads,
+        kv_heads=text.number("num_key_value_heads", default=heads),
+        head_dim=text.number("head_dim", default=max(1, hidden // heads)),
+        vocabulary=text.number("vocab_size"),
+    )
+
+
+def _qwen2_vl_tower(vision: _Config) -> Tower:
+    width, patch = vision.number("embed_dim"), vision.number("patch_size")
+    merged = vision.number("spatial_merge_size") ** 2
+    numbers = vision.number("in_channels", "in_chans", default=3) * vision.number("temporal_patch_size") * patch**2
+    return Tower(width, width * vision.number("mlp_ratio"), vision.number("depth"), numbers, merged, merged * width)
+
+
+def _siglip_tower(vision: _Config, out: int, merged: int) -> Tower:
+    patch = vision.number("patch_size")
+    side = vision.number("image_size") // patch
+    return Tower(
+        vision.number("hidden_size"),
+        vision.number("intermediate_size"),
+        vision.number("num_hidden_layers"),
+        vision.number("num_channels", default=3) * patch**2,
+        merged,
+        out,
+        side**2,
+        side**2 if merged == 1 else ((side + 1) // 2) ** 2,
+    )
+
+
+def _published_vila_tower(folder: Path, text: _Config) -> Tower | None:
+    path = folder / "vision_tower" / "config.json"
+    return _siglip_tower(_Config.read(path), text.number("hidden_size"), 4) if path.is_file() else None
+
+
+def _number_bytes(*configs: _Config) -> int:
+    """Of the dtype that the first config to name one names; 16 bits where none does."""
+    for config in configs:
+        for key in ("dtype", "torch_dtype"):
+            if (size := _BYTES.get(str(config.get(key)))) is not None:
+                return size
+    return 2

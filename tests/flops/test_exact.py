@@ -1,0 +1,148 @@
+"""The convention `exact` against torch's own FLOP counter: real forward passes of the three families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from harness.flops import Count, PromptSize, Shape, count, read
+from model_wrappers import encode, generate
+from model_wrappers.methods.base import Method
+from model_wrappers.prompt import VisualPrompt
+from model_wrappers.registry import method
+from model_wrappers.relevance.response import greedy_response
+from model_wrappers.relevance.textbook import textbook_relevance
+from tests.model_wrappers.conftest import Asker, clip, picture
+from tests.model_wrappers.table import FAMILIES, LAYERS
+from tests.tiny import add_compressors
+
+METHODS = [
+    method("vanilla"),
+    method("random"),
+    method("uniform"),
+    method("first_layer_attention"),
+    method("cnn"),
+    method("fastv"),
+    method("fastv", layer=2),
+]
+PROMPTS = {"image": [picture(4, 5), "What is it?"], "video": [clip(6, 3, 3), "What happens?"]}
+
+
+class Subject:
+    """One tiny model, its shape and what it is asked."""
+
+    def __init__(self, folder: Path, asker: Asker, model: Any) -> None:
+        self.model, self.shape = model, read(folder)
+        self.inputs = {name: asker(parts) for name, parts in PROMPTS.items()}
+
+    def measured(self, media: str, chosen: Method, keep: float) -> tuple[float, VisualPrompt, list[int]]:
+        """Operations that torch counts from pixels to the first token, the prompt, and what the layers' caches hold."""
+        with FlopCounterMode(display=False) as counter:
+            (prompt,) = encode(self.model, self.inputs[media])
+            _, record = generate(self.model, prompt, chosen, keep, max_new_tokens=1)
+        return counter.get_total_flops(), prompt, record.kv_visual
+
+    def counted(self, media: str, prompt: VisualPrompt, chosen: Method, keep: float, response: int = 1) -> Count:
+        size = PromptSize(
+            visual=prompt.n_visual,
+            text=len(prompt.input_ids) - prompt.n_visual,
+            instruction=int(prompt.instruction.sum()),
+            pictures=self.pictures(media),
+            response=response,
+        )
+        return count(self.shape, chosen, keep, size)
+
+    def pictures(self, media: str) -> int:
+        """What the vision encoder sees apart, by what the processor made: pairs of frames, tiles, frames, images."""
+        inputs = self.inputs[media]
+        grids = inputs.get(f"{media}_grid_thw")
+        if grids is not None:
+            return int(grids[:, 0].sum())
+        name = "pixel_values_videos" if "pixel_values_videos" in inputs else "pixel_values"
+        return inputs[name].flatten(0, -4).shape[0]
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    family = request.param
+    folder = tmp_path_factory.mktemp("checkpoints") / f"tiny-{family.name}"
+    family.build(folder, num_hidden_layers=LAYERS)
+    add_compressors(folder)
+    # Eager: torch's counter does not know the fused kernels of the CPU.
+    model = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    return Subject(folder, Asker(family, AutoProcessor.from_pretrained(folder)), model)
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+@pytest.mark.parametrize("chosen", METHODS, ids=str)
+def test_every_matrix_product_is_counted(subject: Subject, media: str, chosen: Method) -> None:
+    keep = 1.0 if chosen.name == "vanilla" else 0.25
+    truth, prompt, held = subject.measured(media, chosen, keep)
+    found = subject.counted(media, prompt, chosen, keep)
+    assert found.exact.total == pytest.approx(truth, rel=1e-3)
+    assert list(found.held) == held
+
+
+def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) -> None:
+    for media in PROMPTS:
+        with FlopCounterMode(display=False) as counter:
+            (prompt,) = encode(subject.model, subject.inputs[media])
+        exact = subject.counted(media, prompt, method("vanilla"), 1.0).exact
+        assert exact.vision == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+def test_a_method_may_make_the_input_cheaper(subject: Subject) -> None:
+    """Half of the frames, and a method that does not say what the encoder is given."""
+    from dataclasses import dataclass, replace
+
+    from model_wrappers.methods.base import Selector
+
+    @dataclass(frozen=True)
+    class Half(Selector):
+        def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+            return replace(prompt, visual=prompt.visual // 2, pictures=prompt.pictures // 2) if keep == 0.5 else None
+
+    decoder_side = {"shape": subject.shape, "prompt": PromptSize(36, 9, 9, pictures=4)}
+    whole, half, unknown = (count(method=Half(), keep=keep, **decoder_side).exact for keep in (1.0, 0.5, 0.25))
+    assert whole.vision and half.vision == pytest.approx(whole.vision / 2) and half.decoder < whole.decoder
+    assert unknown.vision is None and unknown.total is None
+
+
+@pytest.mark.parametrize("head_weights", ["grad", "mean"])
+def test_relevance_costs_what_its_textbook_form_costs(subject: Subject, head_weights: str) -> None:
+    """Forward and backward passes; its streaming form computes some of it again to save memory."""
+    chosen = method("relevance", head_weights=head_weights)
+    (prompt,) = encode(subject.model, subject.inputs["image"])
+    with FlopCounterMode(display=False) as counter:
+        prompt.cache["generate_kwargs"] = {"max_new_tokens": 3, "min_new_tokens": 3}
+        response = greedy_response(subject.model, prompt)
+        textbook_relevance(subject.model, prompt, response, head_weights=head_weights)
+    assert len(response) == 3
+    scoring = subject.counted("image", prompt, chosen, 0.25, response=3).exact.scoring
+    assert scoring == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+def test_a_plan_cut_twice_is_counted_layer_by_layer(subject: Subject) -> None:
+    """A method of another package: two cuts, and it does not say what its scoring costs."""
+    from dataclasses import dataclass
+
+    from model_wrappers.methods.fastv import FastV
+
+    @dataclass(frozen=True)
+    class Twice(FastV):
+        def plan(self, n_layers: int, keep: float) -> dict[int, float]:
+            return {1: (1 + keep) / 2, 3: keep}
+
+        def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+            at = self.counts(shape.decoder.layers, keep, prompt.visual)
+            return sum(shape.decoder.attention_rows(1, at[layer] + prompt.text) for layer in (0, 2))
+
+    truth, prompt, held = subject.measured("image", Twice(), 0.25)
+    found = subject.counted("image", prompt, Twice(), 0.25)
+    assert list(found.held) == held and len(set(held)) == 3
+    assert found.exact.total == pytest.approx(truth, rel=1e-3)
