@@ -235,6 +235,14 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(bench_main(context.args) or 0)
 
 
+@app.command(context_settings=PASS_ON)
+def efficiency(context: typer.Context) -> None:
+    """Measure what methods cost and gain in time and memory: `retain efficiency --help` lists its options."""
+    from harness.efficiency import main as efficiency_main
+
+    raise typer.Exit(efficiency_main(context.args) or 0)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The entry point. Returns the exit status; prints a user's mistake as one sentence and no traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
