@@ -6,12 +6,12 @@ DATA :=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-TABLES := table1 table2 table3 table4 table5 table6
+TABLES := table1 table2 table3 table4 table5 table6 table7 table8
 RUN = --profile $(PROFILE) $(if $(DATA),--data '$(DATA)')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 table2 table3 table4 table5 table6 tables test check bench micro clean
+.PHONY: help setup table1 table2 table3 table4 table5 table6 table7 table8 tables test check bench micro clean
 
 help:
 	@echo "make table1   relevance as the guide: images, videos"
@@ -20,7 +20,9 @@ help:
 	@echo "make table4   relevance with and without the gradient"
 	@echo "make table5   table2 on larger images than the compressor was trained on"
 	@echo "make table6   table3 on longer videos than the compressor was trained on"
-	@echo "make tables   all six. Each is printed and written to results/runs/tables/"
+	@echo "make table7   what every method costs and preserves: MMStar"
+	@echo "make table8   what every method costs and preserves: MVBench"
+	@echo "make tables   all eight. Each is printed and written to results/runs/tables/"
 	@echo "              PROFILE=micro, the default, needs no GPU; PROFILE=paper DATA=folder: 7B models, real data"
 	@echo "make test     run the tests"
 	@echo "make check    ruff, and mypy on both packages"
@@ -53,7 +55,7 @@ micro: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 micro: export MALLOC_TOP_PAD_ = 268435456
 micro: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
-table1 table2 table3 table4 table5 table6: $(INSTALLED)
+table1 table2 table3 table4 table5 table6 table7 table8: $(INSTALLED)
 	@$(BIN)/retain run $@ $(RUN)
 
 # All of them, also after one with failed samples (status 3); a mistake in the input or Ctrl-C ends it.

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from harness import identity
+from harness.costs import Prices
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
@@ -20,7 +21,7 @@ from harness.store import Answer, Index, Store, digest, missing, predictions_dig
 from harness.sweep.progress import Progress
 from harness.tables import seeds
 from harness.tables.layout import build, significance
-from harness.tables.rows import Group, RowResult, Table
+from harness.tables.rows import Costs, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 
@@ -54,6 +55,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
     """
     experiment = plan.experiment
+    prices = Prices(experiment, store.root, data.folder)
     rows, lacks, sources = [], [], []
     for model, row, keep, cells in plan.rows():
         scored: dict[str, Cell] = {}
@@ -81,7 +83,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        rows.append(_row(cells[0].settings["model"]["name"], row.method, row.label, row.fields, keep, scored, answers))
+        name, costs = cells[0].settings["model"]["name"], prices.of(model, row, keep, answers)
+        rows.append(_row(name, row.method, row.label, row.fields, keep, scored, answers, costs))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:
@@ -89,7 +92,14 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     merged = seeds.merge(rows)
     groups = [Group(tuple(group.benchmarks), group.header, group.key) for group in experiment.groups]
     measured = _measured(plan, merged, groups, sources, store) if score else None
-    table = build(merged, groups=groups, title=title, micro=experiment.data == "micro", measured=measured)
+    table = build(
+        merged,
+        groups=groups,
+        title=title,
+        micro=experiment.data == "micro",
+        measured=measured,
+        notes=prices.notes(),
+    )
     return Results(table, lacks, sources)
 
 
@@ -219,6 +229,7 @@ def _row(
     keep: float,
     cells: dict[str, Cell],
     answers: list[Answer],
+    costs: Costs | None,
 ) -> RowResult:
     counted = [answer for answer in answers if answer.visual]
     evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
@@ -234,4 +245,5 @@ def _row(
         realised=fmean(realised) if realised else None,
         layer_mean=fmean(layers) if layers else None,
         fields=dict(fields),
+        costs=costs,
     )

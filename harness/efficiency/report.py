@@ -125,7 +125,7 @@ def table(entry: Entry) -> str:
     said = {"repeats": entry["repeats"], "decoded": entry["decoded_tokens"], "text": entry["text_tokens"]}
     notes += [note.format(**said) for note in NOTES]
     lacking = {variant["label"]: variant["lacking"] for variant in entry["variants"] if "lacking" in variant}
-    notes += [f"{MISSING} {label}: {why}." for label, why in lacking.items()]
+    notes += [f"{label} ({MISSING}): {why}." for label, why in lacking.items()]
     notes.append(f"Made by `{entry['command']}`.")
     return "\n".join([f"**{title(entry)}**", "", body, "", *(f"- {note}" for note in notes)]) + "\n"
 

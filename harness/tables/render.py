@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.statistics import Cell, Interval
-from harness.tables.layout import Column, columns, data_columns
-from harness.tables.rows import Average, Group, RowResult, Table
+from harness.tables.layout import COSTS, Column, columns, data_columns
+from harness.tables.rows import Average, Costs, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
-FIXED = ("model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept")
+FIXED = {"model", "method", "label", "seed", "retention", "realised", "layer_mean", "evidence_kept"}
+FIXED |= {key for key, *_ in COSTS}
 # And those about an average, by their ends: "avg_pct" has "avg_lo".
 ABOUT_AVERAGE = ("lo", "hi", "noise", "n", "asked")
 
@@ -274,7 +275,16 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         realised=value("realised"),
         layer_mean=value("layer_mean"),
         averages=tuple(_read_average(group, value) for group in groups),
+        costs=_read_costs(line, value),
     )
+
+
+def _read_costs(line: dict[str, str], value: Callable[[str], float | None]) -> Costs | None:
+    if not any(key in line for key, *_ in COSTS):
+        return None
+    found = {part: value(key) for key, _, part, _ in COSTS}
+    scales = {part: scale for _, _, part, scale in COSTS}
+    return Costs(**{part: None if number is None else number / scales[part] for part, number in found.items()})
 
 
 def _read_average(group: Group, value: Callable[[str], float | None]) -> Average:

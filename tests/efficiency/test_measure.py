@@ -103,7 +103,7 @@ def test_a_method_that_is_not_defined_for_the_input_has_a_dash(folders: dict[str
     shown = table(summary.as_json(found))
     [row] = [line for line in shown.splitlines() if line.startswith("| refusing")]
     assert [cell.strip() for cell in row.split("|")[4:-1]] == ["-"] * 12
-    assert "- - refusing: refusing is not defined for what this prompt shows." in shown
+    assert "- refusing (-): refusing is not defined for what this prompt shows." in shown
 
 
 def test_a_loss_is_shown(folders: dict[str, Path]) -> None:
