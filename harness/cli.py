@@ -121,6 +121,33 @@ def table(
 
 
 @app.command()
+def figure(
+    experiment: ExperimentArgument,
+    profile: ProfileOption = "micro",
+    limit: LimitOption = None,
+    data: DataOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Draw an experiment's averages over the visual tokens that they took, from the answers that are there."""
+    from harness import plan as plans
+    from harness import results
+    from harness.figures import draw, points
+    from harness.store import Store
+
+    chosen, opened = _prepare(experiment, profile, limit, data)
+    kept = Store(store)
+    plan = plans.make(chosen, opened, kept)
+    found = results.collect(plan, opened, kept)
+    drawn = points.points(found.table, points.layer_means(plan, kept))
+    if not drawn:
+        raise UserError(f"no row of {chosen.name} is complete yet, so there is nothing to draw; `retain run` asks them")
+    print(f"Written: {_braced(draw.write(found.table.title, drawn, store / 'figures', chosen.name))}")
+    if found.lacks:
+        _tell_lacks(found)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def leaderboard(
     names: Annotated[
         list[str] | None,
@@ -251,6 +278,14 @@ def bench(context: typer.Context) -> None:
     from harness.bench import main as bench_main
 
     raise typer.Exit(bench_main(context.args) or 0)
+
+
+@app.command(context_settings=PASS_ON)
+def efficiency(context: typer.Context) -> None:
+    """Measure what methods cost and gain in time and memory: `retain efficiency --help` lists its options."""
+    from harness.efficiency import main as efficiency_main
+
+    raise typer.Exit(efficiency_main(context.args) or 0)
 
 
 def main(arguments: list[str] | None = None) -> int:

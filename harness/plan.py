@@ -24,6 +24,8 @@ from model_wrappers.errors import SampleError, UserError
 HARNESS = Path(__file__).parent
 DERIVED = ("LMUData/images",)
 """In a data folder: frames and images that VLMEvalKit decodes from the files beside them while samples are asked."""
+NOT_PLANNED = {"max_samples", "title", "judge", "judges", "costs_at"}
+"""What an experiment says of its table, on which no answer depends."""
 REFUSED = ("FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN")
 """Environment variables by which qwen_vl_utils changes the frames that a model sees: no setting may hide there."""
 
@@ -190,7 +192,9 @@ def _key(experiment: Experiment, data: Path) -> str:
         folder = Path(model_info(name).path_or_hub_id)
         models[name] = identity.folder_stamp(folder) if folder.is_dir() else str(model_info(name).revision)
     inputs = {
-        "experiment": experiment.model_dump(mode="json", exclude={"max_samples", "title", "judge", "judges"}),
+        "experiment": experiment.model_dump(
+            mode="json", exclude={"max_samples", "title", "judge", "judges", "costs_at"}
+        ),
         "compressors": [_stamp_of(value) for row in experiment.rows for value in row.fields.values()],
         "models": models,
         "data": [str(data), identity.folder_stamp(data, leave_out=DERIVED)],

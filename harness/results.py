@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from harness import identity, matching
+from harness.costs import Prices
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
@@ -20,7 +21,7 @@ from harness.store import Answer, Index, Store, digest, missing, predictions_dig
 from harness.sweep.progress import Progress
 from harness.tables import seeds
 from harness.tables.layout import build, significance
-from harness.tables.rows import MISSING, Group, RowResult, Table
+from harness.tables.rows import MISSING, Costs, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 
@@ -54,6 +55,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
     """
     experiment = plan.experiment
+    prices = Prices(experiment, store.root, data.folder)
     rows, lacks, sources = [], [], []
     for model, row, keep, cells in plan.rows():
         scored: dict[str, Cell] = {}
@@ -81,7 +83,8 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
-        rows.append(_row(plan.name_of(model), row.method, row.label, row.fields, keep, scored, answers))
+        costs = prices.of(model, row, keep, answers)
+        rows.append(_row(plan.name_of(model), row.method, row.label, row.fields, keep, scored, answers, costs))
         sources.append(source)
     title = experiment.title
     if experiment.max_samples is not None:
@@ -91,7 +94,7 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     measured = _measured(plan, merged, groups, sources, store) if score else None
     micro = experiment.data == "micro"
     notes = [f"{MISSING}: {sentence}." for sentence in plan.left_out()]
-    notes += [*matching.chosen(plan), *matching.impossible(plan)]
+    notes += [*matching.chosen(plan), *matching.impossible(plan), *prices.notes()]
     table = build(merged, groups=groups, title=title, micro=micro, notes=notes, measured=measured)
     return Results(table, lacks, sources)
 
@@ -222,6 +225,7 @@ def _row(
     keep: float,
     cells: dict[str, Cell],
     answers: list[Answer],
+    costs: Costs | None,
 ) -> RowResult:
     counted = [answer for answer in answers if answer.visual]
     evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
@@ -238,4 +242,5 @@ def _row(
         layer_mean=fmean(tokens / visual for tokens, visual in held) if held else None,
         equivalent_tokens=fmean(tokens for tokens, _ in held) if held else None,
         fields=dict(fields),
+        costs=costs,
     )

@@ -11,7 +11,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,6 +123,9 @@ def child(asked: str) -> None:
     """Measures one form at one length in this process and prints it as JSON."""
     import torch
 
+    from harness.bench.meter import peak_memory
+    from model_wrappers.selection import stopwatch
+
     shape, form, n_visual = json.loads(asked)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _model(Shape(**shape), device)
@@ -132,9 +134,10 @@ def child(asked: str) -> None:
     seconds, peak = [], 0
     repeats = 3 if n_visual <= 2048 else 1
     for _ in range(repeats):
-        took, bytes_ = _timed(run, device)
-        seconds.append(took)
-        peak = max(peak, bytes_)
+        with peak_memory(model.device) as held, stopwatch(model.device) as watch:
+            run()
+        seconds.append(watch.seconds)
+        peak = max(peak, held.bytes)
     print(json.dumps({"seconds": sorted(seconds)[repeats // 2], "peak_bytes": peak}))
 
 
@@ -201,31 +204,6 @@ def _model(shape: Shape, device: str) -> Any:
 def _sections(shape: Shape) -> list[int]:
     half = shape.hidden // shape.heads // 2
     return [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]
-
-
-def _timed(run: Callable[[], Any], device: str) -> tuple[float, int]:
-    """Seconds of one call, and the most bytes that it held."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        # Writing 5 there makes the kernel forget this process's high-water mark of resident memory.
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    return seconds, (torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")) - before
-
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -90,6 +90,7 @@ def load(
         attention=chosen.attention,
         judge=chosen.judge,
         judges=chosen.judges,
+        costs_at=chosen.costs_at,
         rows=chosen.rows,
         match=match,
         max_samples=max_samples,
@@ -132,6 +133,8 @@ def _check_names(where: str, benchmarks: list[str], profile: Profile, data: Path
         _known(f"{where}.judges", name, benchmarks)
     for name in profile.model_settings:
         _known(f"{where}.model_settings", name, profile.models)
+    for name in profile.costs_at:
+        _known(f"{where}.costs_at", name, profile.models)
     for name in benchmarks:
         if benchmark(name, data).needs_judge and profile.judges.get(name, profile.judge) == "official":
             raise UserError(f"{where}.judge: {name} has no official metric without a judge; give it base_url and model")

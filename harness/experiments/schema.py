@@ -119,6 +119,8 @@ class Profile(Strict):
     judge: AnyJudge = "exact"
     judges: dict[str, AnyJudge] = {}
     """By benchmark, where it is not `judge`."""
+    costs_at: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """By model, visual tokens of the input for which the table tells what each row costs; left out: it does not."""
     rows: list[Row] = Field(min_length=1)
 
 
@@ -161,6 +163,7 @@ class Experiment(Strict):
     attention: str
     judge: AnyJudge
     judges: dict[str, AnyJudge]
+    costs_at: dict[str, int] = {}
     rows: list[Row]
     match: Match | None = None
     """What is made equal between the methods of one retention: their keeps are chosen so."""

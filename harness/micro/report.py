@@ -24,6 +24,12 @@ from harness.store import Store
 
 COMMAND = "make tables && .venv/bin/retain run bounds && .venv/bin/retain micro report"
 
+FROM_STORE = (
+    ("figures", "figure3", ("png", "svg", "csv"), "preservation over average retention, by `make figure3`."),
+    ("", "efficiency", ("md", "json", "png", "svg"), "what methods cost and gain, by the commands under its tables."),
+)
+"""In the store, beside its tables: folder, name, endings, and what it is."""
+
 BESIDE = {
     "bench.json": "speed and the machine, by `make bench`.",
     "differences.json": "what the faults of VLMEvalKit's LLaVA-OneVision class cost, by `retain micro differences`.",
@@ -136,6 +142,7 @@ def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) 
     for name in names:
         for suffix in ("md", "csv"):
             shutil.copyfile(tables / f"{name}.{suffix}", out / f"{name}.{suffix}")
+    beside = _beside(tables.parent, out)
     guess = guessing(data)
     made = [bar for model, rows in found.items() for bar in bars(model, rows, guess)]
     content = {
@@ -151,22 +158,34 @@ def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) 
         "guessing_pct": {name: round(value, 1) for name, value in guess.items()},
     }
     (out / "bars.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    beside = [name for name in BESIDE if (out / name).exists()]
     (out / "README.md").write_text(_page(made, names, beside), "utf-8")
     return made
+
+
+def _beside(store: Path, out: Path) -> list[str]:
+    """Copies the figure and the measurements that the store holds; what the page says of each thing that is there."""
+    said = []
+    for folder, name, suffixes, what in FROM_STORE:
+        for suffix in suffixes:
+            if (made := store / folder / f"{name}.{suffix}").is_file():
+                shutil.copyfile(made, out / made.name)
+        if (out / f"{name}.png").is_file():
+            listed = ", ".join(f"[{name}.{suffix}]({name}.{suffix})" for suffix in suffixes)
+            said.append(f"- {listed}: {what}")
+    return said + [f"- [{name}]({name}): {what}" for name, what in BESIDE.items() if (out / name).exists()]
 
 
 def _page(made: Sequence[Bar], names: Sequence[str], beside: Sequence[str]) -> str:
     lines = [[bar.model, bar.name, bar.wanted, bar.measured, "yes" if bar.holds else "**no**"] for bar in made]
     table = tabulate(lines, headers=["model", "what", "wanted", "measured", "holds"], tablefmt="github")
     listed = ", ".join(f"[{name}.md]({name}.md) ([csv]({name}.csv))" for name in names)
-    others = "".join(f"\n- [{path}]({path}): {BESIDE[path]}" for path in beside)
+    more = "".join(f"{line}\n" for line in beside)
     return f"""# What the embedded default gave
 
 Micro results: three small models on generated scenes. Made by `{COMMAND}`.
 
 - Tables: {listed}.
-- [bars.json](bars.json): percent of right answers by model, row and benchmark, guessing, and the bars below.{others}
-
+- [bars.json](bars.json): percent of right answers by model, row and benchmark, the guessing level, and the bars below.
+{more}
 {table}
 """

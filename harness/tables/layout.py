@@ -36,6 +36,13 @@ __all__ += ["data_columns", "method_label", "ratio", "show_cell", "significance"
 # Digits after the point, as the paper prints them.
 DECIMALS = {"MMBench-Video": 2}
 
+# Columns of what a row costs: key, header, the part of `Costs`, and its factor.
+COSTS = (
+    ("tflops", "FLOPs (T)", "tflops", 1.0),
+    ("prefill_ms", "Prefill (ms)", "prefill_seconds", 1e3),
+    ("kv_mib", "KV (MiB)", "kv_bytes", 2.0**-20),
+)
+
 # Rows that set the scale and compete with nobody: vanilla cuts nothing, the bounds know where the answer is.
 APART = ("vanilla", "oracle", "anti-oracle")
 
@@ -229,6 +236,8 @@ def _share_columns(table: Table) -> list[Column]:
         found.append(_equivalent_column())
     if table.micro:
         found.append(_share_column("evidence_kept", "Evidence (%)", lambda row: row.evidence_kept))
+    if any(row.costs is not None for row in table.rows):
+        found += [_cost_column(*column) for column in COSTS]
     return found
 
 
@@ -237,6 +246,18 @@ def _equivalent_column() -> Column:
         return MISSING if row.equivalent_tokens is None else f"{row.equivalent_tokens:.1f}"
 
     return Column("equivalent_tokens", "Equivalent tokens", lambda row: row.equivalent_tokens, show, "0.0")
+
+
+def _cost_column(key: str, header: str, part: str, scale: float) -> Column:
+    def raw(row: RowResult) -> float | None:
+        value = getattr(row.costs, part, None)
+        return None if value is None else scale * value
+
+    def show(row: RowResult) -> str:
+        value = raw(row)
+        return MISSING if value is None else f"{value:.3g}"
+
+    return Column(key, header, raw, show)
 
 
 def _share_column(key: str, header: str, get: Callable[[RowResult], float | None]) -> Column:

@@ -9,13 +9,13 @@ another average than its own row gives, the printed one is shown with a mark and
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.statistics import preservation
+from harness.tables import printed_costs
 from harness.tables.layout import (
     METHOD_LABELS,
     MISSING,
@@ -142,13 +142,10 @@ def render(table: str, ours: Table | None = None) -> str:
     """Markdown of one of the paper's tables, its slips marked; with `ours`, our rows beside those of the paper
     as far as there are any.
 
-    Raises UserError for an unknown table and for `ours` with an efficiency table.
+    Raises UserError for an unknown table.
     """
     if table in EFFICIENCY:
-        text = _text(table)
-        if ours is not None:
-            raise UserError(f"{table} holds FLOPs; there is nothing of ours to set beside it")
-        return _efficiency(table, text)
+        return printed_costs.render(f"{TITLES[table]} (paper)", _text(table), EFFICIENCY_NOTES[table], ours, _family)
     reference = load(table)
     shown = to_markdown(reference.table)
     if ours is None:
@@ -206,25 +203,6 @@ def _text(name: str) -> str:
         raise UserError(
             f"{path} cannot be read; the paper's tables need a checkout of the repository: {error}"
         ) from error
-
-
-def _efficiency(name: str, text: str) -> str:
-    rows = list(csv.DictReader(text.splitlines()))
-    head = ["Model", "Method", "Retention", "FLOPs (T)", "Preservation (%)", "Note"]
-    body = [
-        [
-            row["model"],
-            method_label(row["method"]),
-            ratio(float(row["retention"])) + ("*" if row["retention_is_layer_average"] == "1" else ""),
-            row["tflops"],
-            row["preservation_pct"],
-            row["note"],
-        ]
-        for row in rows
-    ]
-    shown = pipe_table(head, body, [False, False, True, True, True, False])
-    notes = ["Source: arXiv 2506.01097 v1.", *EFFICIENCY_NOTES[name]]
-    return "\n".join([f"**{TITLES[name]} (paper)**", "", shown, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
 def _family(model: str) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 from harness.statistics import Cell, Interval
 from harness.statistics.hard import Hard
 from harness.tables.hard import KEY, TITLE, WHATS, hard_columns
-from harness.tables.layout import columns, data_columns
-from harness.tables.rows import FLOORS, Average, Column, Group, RowResult, Table
+from harness.tables.layout import COSTS, columns, data_columns
+from harness.tables.rows import FLOORS, Average, Column, Costs, Group, RowResult, Table
 from model_wrappers.errors import UserError
 
 # Columns of a CSV that are neither a benchmark nor an average.
@@ -33,6 +33,7 @@ FIXED = (
     "layer_mean",
     "equivalent_tokens",
     "evidence_kept",
+    *(key for key, *_ in COSTS),
 )
 # And those about an average, by their ends: "avg_pct" has "avg_lo".
 ABOUT_AVERAGE = ("lo", "hi", "noise", *(f"below_{floor}" for floor in FLOORS), "n", "asked")
@@ -313,7 +314,16 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         equivalent_tokens=value("equivalent_tokens"),
         averages=tuple(_read_average(group, value) for group in groups),
         hard={name: hard for name in cells if (hard := _read_hard(name, value))},
+        costs=_read_costs(line, value),
     )
+
+
+def _read_costs(line: dict[str, str], value: Callable[[str], float | None]) -> Costs | None:
+    if not any(key in line for key, *_ in COSTS):
+        return None
+    found = {part: value(key) for key, _, part, _ in COSTS}
+    scales = {part: scale for _, _, part, scale in COSTS}
+    return Costs(**{part: None if number is None else number / scales[part] for part, number in found.items()})
 
 
 def _read_average(group: Group, value: Callable[[str], float | None]) -> Average:

@@ -69,6 +69,19 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What a row costs on an input of so many visual tokens as its experiment says; None where unknown.
+
+    tflops: of the visual tokens, arXiv 2506.01097, eq. 4 to 6. prefill_seconds: measured, scoring included. kv_bytes:
+    measured, of the whole prompt.
+    """
+
+    tflops: float | None = None
+    prefill_seconds: float | None = None
+    kv_bytes: float | None = None
+
+
+@dataclass(frozen=True)
 class RowResult:
     """One row: a model with a method at one retention ratio.
 
@@ -82,6 +95,7 @@ class RowResult:
     fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
     averages: set by `build`, one for each group. hard: set by `build`, by benchmark, as `Average.hard`.
     seeds: the rows that this one is the mean of, see `harness.tables.seeds`; () for a row of its own.
+    costs: None where its experiment does not ask for them.
     """
 
     model: str
@@ -97,6 +111,7 @@ class RowResult:
     averages: tuple[Average, ...] = ()
     hard: Mapping[str, Hard] = field(default_factory=dict)
     seeds: tuple[RowResult, ...] = ()
+    costs: Costs | None = None
 
 
 @dataclass(frozen=True)

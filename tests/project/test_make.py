@@ -40,7 +40,8 @@ def test_documents_name_only_targets_that_exist(document: str) -> None:
     assert named <= _targets()
 
 
-TABLES = [f"table{number}" for number in range(1, 7)]
+TABLES = [f"table{number}" for number in range(1, 9)]
+FIGURE = ["run figure3 --profile micro", "figure figure3 --profile micro"]
 
 
 @pytest.fixture
@@ -70,12 +71,21 @@ def test_each_table_is_run_from_its_experiment(answering: Any, table: str) -> No
 
 def test_all_tables_are_run_one_after_another(answering: Any) -> None:
     done, calls = answering("tables")
-    assert (done.returncode, calls) == (0, [f"run {table} --profile micro" for table in TABLES])
+    assert (done.returncode, calls) == (0, [*(f"run {table} --profile micro" for table in TABLES), *FIGURE])
+
+
+def test_the_figure_is_drawn_from_its_experiment(answering: Any) -> None:
+    done, calls = answering("figure3", "DATA=/some where")
+    assert (done.returncode, calls) == (0, [f"{call} --data /some where" for call in FIGURE])
+    done, calls = answering("figure3", figure3=3)
+    assert done.returncode != 0 and "Error 3" in done.stderr and calls == FIGURE
+    done, calls = answering("figure3", figure3=2)
+    assert done.returncode != 0 and "Error 2" in done.stderr and calls == FIGURE[:1]
 
 
 def test_failed_samples_are_told_at_the_end_of_all_tables(answering: Any) -> None:
     done, calls = answering("tables", table2=3)
-    assert len(calls) == 6 and done.returncode != 0 and "Error 3" in done.stderr
+    assert len(calls) == 8 + 2 and done.returncode != 0 and "Error 3" in done.stderr
 
 
 @pytest.mark.parametrize("status", [1, 2, 130])

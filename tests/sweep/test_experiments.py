@@ -12,6 +12,7 @@ import yaml
 
 from harness.experiments import experiment_names, load
 from harness.models import model_info
+from harness.tables.reference import EFFICIENCY
 from model_wrappers.errors import UserError
 from tests.project.repository import ROOT
 
@@ -173,8 +174,27 @@ def test_larger_inputs_are_what_tables_5_and_6_are_about() -> None:
     assert load("table6").frames >= 2.5 * load("table3").frames
 
 
+def test_tables_7_and_8_are_tables_5_and_6_with_what_they_cost() -> None:
+    """The paper's inputs for FLOPs; its preservations are those of MMStar in Table 5 and of MVBench in Table 6."""
+    at = {"table7": {"llava": 1728, "Qwen2": 1302}, "table8": {"llava": 6272, "Qwen2": 5824, "Llama": 3136}}
+    for name, other, benchmark in (("table7", "table5", "MMStar"), ("table8", "table6", "MVBench")):
+        paper, scored = load(name, "paper"), load(other, "paper")
+        assert paper.benchmarks == [benchmark] and paper.models == scored.models
+        assert (paper.model_settings, paper.frames) == (scored.model_settings, scored.frames)
+        assert {model[:5]: tokens for model, tokens in paper.costs_at.items()} == at[name]
+        assert list(load(name).costs_at) == load(name).models and load(other).costs_at == {}
+
+
+def test_costs_are_told_for_models_of_the_table(tmp_path: Path) -> None:
+    assert load(written(tmp_path, ("profiles.micro.costs_at", {QWEN: 144}))).costs_at == {QWEN: 144}
+    with pytest.raises(UserError, match="profiles.micro.costs_at: unknown name 'micro-vila'.*allowed are micro-qwen2"):
+        load(written(tmp_path, ("profiles.micro.costs_at", {"micro-vila": 144})))
+    with pytest.raises(UserError, match=f"profiles.micro.costs_at.{QWEN}: '0' is not allowed"):
+        load(written(tmp_path, ("profiles.micro.costs_at", {QWEN: 0})))
+
+
 def test_averages_are_those_of_the_paper() -> None:
-    for name in (name for name in experiment_names() if name.startswith("table")):
+    for name in (name for name in experiment_names() if name.startswith("table") and name not in EFFICIENCY):
         header = (ROOT / f"results/reference/{name}.csv").read_text().splitlines()[0].split(",")
         columns = [name for group in load(name).groups for name in [*group.benchmarks, group.key]]
         assert columns == header[3:]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import results
+from harness import flops, results
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell, make
 from harness.store import Answer, Index, Store
@@ -53,6 +54,21 @@ def test_scores_preservation_and_what_was_kept(made: tuple[Plan, Data, Store]) -
     assert json.loads((folder / "settings.json").read_text()) == fastv.settings
     score = store.score(source["cells"]["NExT-QA-MC"]["score"])
     assert score is not None and score["per_sample"] == [[0, 1.0], [1, 1.0], [2, 1.0], [3, 0.0]]
+
+
+def test_what_rows_cost_where_the_experiment_asks(made: tuple[Plan, Data, Store]) -> None:
+    plan, data, store = made
+    [model] = plan.experiment.models
+    plan = replace(plan, experiment=plan.experiment.model_copy(update={"costs_at": {model: 320}}))
+    vanilla, fastv = plan.cells
+    answer(store, vanilla, RIGHT)
+    answer(store, fastv, RIGHT, kept=8)
+    found = results.collect(plan, data, store)
+    dims = flops.Dimensions(32, 64, 6)
+    wanted = [flops.language_model([320, *[left] * 5], dims) / 1e12 for left in (320, 160)]
+    assert [row.costs.tflops for row in found.table.rows if row.costs] == pytest.approx(wanted)
+    assert any("FLOPs (T)" in note for note in found.table.notes)
+    assert any("not measured on this machine" in note for note in found.table.notes)
 
 
 def test_a_score_is_computed_once_and_again_when_an_answer_changes(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.experiments import load
 from harness.statistics import Cell
 from harness.tables import Group, RowResult, build, from_csv, reference, to_csv
+from harness.tables.rows import Costs
 from model_wrappers.errors import UserError
 
 SCORES = ["table1", "table2", "table3", "table4", "table5", "table6"]
@@ -133,8 +136,28 @@ def test_nothing_shared_is_said() -> None:
         reference.side_by_side(_ours(), reference.load("table2").table)
     told = reference.render("table3", _ours("some-other-model"))
     assert told.startswith(reference.render("table3")) and told.endswith("share no model, method and retention.\n")
-    with pytest.raises(UserError, match="FLOPs"):
-        reference.render("table7", _ours())
+
+
+def test_ours_stand_below_the_same_rows_of_tables_7_and_8() -> None:
+    cells = {"MMStar": Cell(40.0, 10, 10, "s")}
+
+    def row(method: str, keep: float, layer: int | None, tflops: float | None) -> RowResult:
+        fields = {} if layer is None else {"layer": layer}
+        return RowResult("micro-llava-onevision", method, "", keep, cells, fields=fields, costs=Costs(tflops))
+
+    rows = [row("vanilla", 1.0, None, 0.001), row("fastv", 0.25, 4, 0.0005), row("fastv", 0.25, 2, None)]
+    rows += [row("cnn", 0.5, None, 0.0004), row("random", 0.25, None, 0.0003)]
+    rows += [replace(row("pyramiddrop", 0.5, None, 0.0002), layer_mean=0.291)]
+    text = reference.render("table7", from_csv(to_csv(build(rows, ["MMStar"]))))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    at = {place: line for place, line in enumerate(lines) if line[0] == "ours"}
+    assert [(lines[place - 1][2:4], line[2:6]) for place, line in at.items()] == [
+        (["Vanilla", "100%"], ["Vanilla", "100%", "0.001", "100.0"]),
+        (["FastV", "25%"], ["FastV (layer=4)", "25%", "0.0005", "100.0"]),
+        (["FastV", "25%"], ["FastV (layer=2)", "25%", "-", "100.0"]),
+        (["PyramidDrop", "30%*"], ["PyramidDrop", "50%", "0.0002", "100.0"]),
+    ]
+    assert len([line for line in lines if line[0] == "paper"]) == 9
 
 
 def test_unknown_table() -> None:

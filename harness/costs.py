@@ -1,0 +1,88 @@
+"""What a row of a results table costs: FLOPs of its visual tokens, and what `retain efficiency` measured of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness import flops
+from harness.experiments import Experiment, Row
+from harness.store import Answer
+from harness.tables.rows import Costs
+from model_wrappers.registry import method
+
+FILE = "efficiency.json"
+"""In the store: where `retain efficiency` puts its measurements."""
+
+
+class Prices:
+    """The costs of an experiment's rows, where it says for how many visual tokens (`costs_at`)."""
+
+    def __init__(self, experiment: Experiment, store: Path, data: Path | None = None) -> None:
+        """Raises UserError where the file of measurements cannot be read; `data` is the folder of the benchmarks."""
+        self.experiment = experiment
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        if not experiment.costs_at:
+            return
+        from harness.benchmarks import benchmark
+        from harness.efficiency.report import read
+
+        media = {benchmark(name, data).modality for name in experiment.benchmarks}
+        for entry in read(store / FILE):
+            asked = experiment.costs_at.get(entry["model"])
+            whole = entry["layers"]["language_model"] == entry["layers"]["of"]
+            given = entry["input"]
+            if asked == given["asked"] and given["media"] in media and whole:
+                self._entries[entry["model"]] = entry
+
+    def of(self, model: str, row: Row, keep: float, answers: Sequence[Answer]) -> Costs | None:
+        """Of a row's answers; None where the experiment does not ask for costs."""
+        tokens = self.experiment.costs_at.get(model)
+        if tokens is None:
+            return None
+        held = [_shares(answer) for answer in answers if answer.visual and answer.kv_visual]
+        tflops = None
+        if held:
+            shares = [fmean(layer) for layer in zip(*held, strict=True)]
+            shape, made = flops.shape_of(model), method(row.method, **row.fields)
+            counted = flops.by_paper(shape, made, tokens, [tokens * share for share in shares])
+            tflops = None if counted is None else counted / 1e12
+        measured = self._measured(model, row, keep)
+        if measured is None:
+            return Costs(tflops)
+        seconds = measured["seconds"]
+        return Costs(tflops, seconds["scoring"] + seconds["prefill"], measured["kv_bytes"])
+
+    def _measured(self, model: str, row: Row, keep: float) -> Mapping[str, Any] | None:
+        entry = self._entries.get(model)
+        if entry is None:
+            return None
+        made = method(row.method, **row.fields)
+        fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+        for variant in entry["variants"]:
+            same = (variant["method"], variant["fields"], variant["keep"]) == (row.method, fields, keep)
+            if same and variant["attention"] == entry["attention"] and "lacking" not in variant:
+                return variant
+        return None
+
+    def notes(self) -> list[str]:
+        """Footnotes of a table that has these costs."""
+        if not self.experiment.costs_at:
+            return []
+        at = ", ".join(f"{Path(model).name} {tokens}" for model, tokens in self.experiment.costs_at.items())
+        found = [f"FLOPs (T): of the visual tokens, by the paper's eq. 4 to 6, the method's own included, for {at}."]
+        if not self._entries:
+            return [*found, "Prefill, KV: not measured on this machine; `retain efficiency` does, for as many tokens."]
+        from harness.efficiency.report import hardware
+
+        machines = dict.fromkeys(hardware(entry) for entry in self._entries.values())
+        found.append(f"Prefill: scoring included. KV: of the whole prompt. Measured on {'; '.join(machines)}.")
+        return found
+
+
+def _shares(answer: Answer) -> list[float]:
+    """By layer, how much of the prompt's visual tokens it held."""
+    return [count / (answer.visual or 1) for count in answer.kv_visual or ()]

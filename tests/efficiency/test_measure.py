@@ -1,0 +1,116 @@
+"""Times are taken apart where they belong, in turn, on real classes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from harness.efficiency import summary
+from harness.efficiency.measure import Measurement, measure, of_model
+from harness.efficiency.report import LOSS, table
+from harness.efficiency.variants import Variant
+from harness.models import open_model
+from model_wrappers.errors import UserError
+from model_wrappers.methods.base import Scorer, Vanilla
+from model_wrappers.methods.fastv import FastV
+from tests.efficiency.conftest import TOKENS, asked
+
+SLOW = 0.05
+"""Seconds."""
+calls: list[str] = []
+
+
+@dataclass(frozen=True)
+class Slow(Scorer):
+    name: ClassVar[str] = "slow"
+    called: str = "slow"
+
+    def score(self, model: Any, prompt: Any) -> torch.Tensor:
+        calls.append(self.called)
+        time.sleep(SLOW)
+        return torch.arange(prompt.n_visual).float()
+
+
+@dataclass(frozen=True)
+class SlowInside(FastV):
+    name: ClassVar[str] = "slow_inside"
+
+    def score(self, *args: Any) -> torch.Tensor:
+        time.sleep(SLOW)
+        return super().score(*args)
+
+
+@dataclass(frozen=True)
+class Refusing(Scorer):
+    name: ClassVar[str] = "refusing"
+
+    def score(self, model: Any, prompt: Any) -> torch.Tensor:
+        raise UserError("refusing is not defined for what this prompt shows")
+
+
+def measured(folder: Path, *methods: Any, **changes: Any) -> Measurement:
+    request = asked(folder, **changes)
+    found = (Variant(Vanilla(), 1.0), *(Variant(method, 0.5) for method in methods))
+    return of_model(open_model(str(folder)).model, replace(request, variants=found))
+
+
+@pytest.mark.parametrize("family", list(TOKENS))
+def test_every_method_on_every_family(family: str, folders: dict[str, Path]) -> None:
+    found = measure(asked(folders[family], methods=[], keeps=[0.5, 0.25]))
+    newline = family == "llava_onevision"
+    visual, layers = TOKENS[family] + newline, 6
+    assert (found.n_visual, found.kernel, found.device, found.dtype) == (visual, "sdpa", "CPU", "float32")
+    names = [each.variant.method.name for each in found.measured]
+    assert names[0] == "vanilla" and {"random", "relevance", "cnn", "fastv"} < set(names)
+    ran = [each for each in found.measured if each.lacking is None]
+    assert {"random", "relevance", "cnn", "fastv"} < {each.variant.method.name for each in ran}
+    for each in ran:
+        assert len(each.rounds) == 2 and each.visual == visual and len(each.kv_visual) == layers
+        assert all(min(one.vision, one.prefill, one.decode) > 0 for one in each.rounds)
+        # Keys and values, two key heads of eight numbers, float32; 40 tokens of text.
+        assert each.kv_bytes == sum(tokens + 40 for tokens in each.kv_visual) * 2 * 2 * 8 * 4
+    eager = [each.variant for each in ran if each.variant.eager]
+    assert [(each.method.name, each.keep) for each in eager] == [("vanilla", 1.0), ("fastv", 0.5), ("fastv", 0.25)]
+
+
+def test_scoring_is_told_apart_and_is_inside_the_total(folders: dict[str, Path]) -> None:
+    found = measured(folders["qwen2_vl"], Slow(), SlowInside(), repeats=3)
+    vanilla, *slow = summary.lines(found)
+    assert vanilla.scoring == 0 and vanilla.llm is not None and vanilla.llm.median == vanilla.llm.high == 1.0
+    for line in slow:
+        assert line.scoring is not None and SLOW <= line.scoring and line.share is not None and line.share > 0.1
+        for one, base in zip(line.measured.rounds, found.measured[0].rounds, strict=True):
+            assert one.scoring >= SLOW and one.llm == one.scoring + one.prefill and one.first == one.llm + one.vision
+            assert one.vision == base.vision  # of the same round
+    assert [line.measured.tflops for line in slow] == [None, None] and slow[0].reached is None
+
+
+def test_every_variant_has_its_turn_in_every_round(folders: dict[str, Path]) -> None:
+    calls.clear()
+    measured(folders["qwen2_vl"], Slow("a"), Slow("b"), repeats=2)
+    assert calls == ["a", "b"] * 4  # to warm up, for memory, and timed; nothing learned in one is used in the next
+
+
+def test_a_method_that_is_not_defined_for_the_input_has_a_dash(folders: dict[str, Path]) -> None:
+    found = measured(folders["qwen2_vl"], Refusing(), Slow())
+    assert found.measured[1].lacking == "refusing is not defined for what this prompt shows"
+    assert not found.measured[1].rounds and len(found.measured[2].rounds) == 2
+    shown = table(summary.as_json(found))
+    [row] = [line for line in shown.splitlines() if line.startswith("| refusing")]
+    assert [cell.strip() for cell in row.split("|")[4:-1]] == ["-"] * 12
+    assert "- refusing (-): refusing is not defined for what this prompt shows." in shown
+
+
+def test_a_loss_is_shown(folders: dict[str, Path]) -> None:
+    found = measured(folders["qwen2_vl"], Slow())
+    for one in found.measured[0].rounds:  # whatever else this machine does, vanilla shall be faster
+        object.__setattr__(one, "prefill", SLOW / 10)
+    [entry] = [each for each in summary.as_json(found)["variants"] if each["method"] == "slow"]
+    assert entry["vanilla_over_this"]["llm"]["median"] < 1
+    [row] = [line for line in table(summary.as_json(found)).splitlines() if line.startswith("| slow")]
+    assert f"{entry['vanilla_over_this']['llm']['median']:.2f} [" in row and LOSS in row

@@ -1,0 +1,142 @@
+"""Tables 7 and 8: FLOPs at the paper's inputs from what the layers held, and what was measured, beside the scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import costs
+from harness.costs import Prices
+from harness.experiments import Row, load
+from harness.flops import Dimensions
+from harness.statistics import Cell
+from harness.store import Answer
+from harness.tables import RowResult, build, from_csv, to_csv
+from harness.tables.render import to_markdown
+from harness.tables.rows import Costs
+
+LLAVA, QWEN, VILA = "llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"
+DIMENSIONS = {
+    LLAVA: Dimensions(3584, 18944, 28),
+    QWEN: Dimensions(3584, 18944, 28),
+    VILA: Dimensions(4096, 14336, 32),
+}
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 7B checkpoints are not on this machine, their dimensions are known."""
+    inner = costs._dimensions
+    monkeypatch.setattr(costs, "_dimensions", lambda model: DIMENSIONS.get(model) or inner(model))
+
+
+def answers(visual: int, held: list[int]) -> list[Answer]:
+    return [Answer(0, "A", visual=visual, kept=held[-1], kv_visual=held)] * 2
+
+
+@pytest.mark.parametrize(
+    ("table", "model", "row", "full", "printed"),
+    [
+        ("table7", LLAVA, Row(method="vanilla"), 28, 12.9),
+        ("table7", LLAVA, Row(method="fastv", fields={"layer": 4}, keep=[0.25]), 3, 4.2),
+        ("table7", LLAVA, Row(method="fastv", fields={"layer": 2}, keep=[0.25]), 1, 3.5),
+        ("table7", LLAVA, Row(method="cnn", keep=[0.25]), 0, 3.1),
+        ("table7", QWEN, Row(method="cnn", keep=[0.25]), 0, 2.4),
+        ("table8", QWEN, Row(method="vanilla"), 28, 48.4),
+        ("table8", QWEN, Row(method="fastv", fields={"layer": 4}, keep=[0.25]), 3, 14.9),
+        ("table8", QWEN, Row(method="cnn", keep=[0.25]), 0, 10.9),
+        ("table8", VILA, Row(method="cnn", keep=[0.25]), 0, 6.3),
+    ],
+)
+def test_flops_are_the_papers(table: str, model: str, row: Row, full: int, printed: float, tmp_path: Path) -> None:
+    """From answers to prompts of 1000 tokens: what the layers held is taken to the paper's input."""
+    layers = DIMENSIONS[model].layers
+    held = [1000] * full + [int(1000 * row.keep[0])] * (layers - full)
+    found = Prices(load(table, "paper"), tmp_path).of(model, row, row.keep[0], answers(1000, held))
+    assert found is not None and found.tflops == pytest.approx(printed, abs=0.051)
+    assert (found.prefill_seconds, found.kv_bytes) == (None, None)
+
+
+def measurement(**changes: Any) -> dict[str, Any]:
+    machine = {"cpu": "A CPU", "cores": 2, "torch_threads": 1, "versions": {"torch": "2", "transformers": "5"}}
+    seconds = {"vision": 9.0, "scoring": 0.25, "prefill": 0.5, "decode": 9.0}
+    same = {"seconds": seconds, "kv_bytes": 3 << 20, "attention": "sdpa"}
+    variants = [
+        {"method": "vanilla", "fields": {}, "keep": 1.0, **same, "kv_bytes": 4 << 20},
+        {"method": "fastv", "fields": {"layer": 4}, "keep": 0.25, **same},
+        {"method": "fastv", "fields": {"layer": 4}, "keep": 0.25, **same, "attention": "eager", "kv_bytes": 1},
+        {"method": "cnn", "fields": {"compressor": None}, "keep": 0.25, "attention": "sdpa", "lacking": "no"},
+    ]
+    entry = {
+        "model": QWEN,
+        "input": {"asked": 1302, "media": "image"},
+        "layers": {"language_model": 28, "of": 28},
+        "machine": machine,
+    }
+    return {**entry, "device": "CPU", "dtype": "float32", "attention": "sdpa", "variants": variants, **changes}
+
+
+def prices(store: Path, entry: dict[str, Any]) -> Prices:
+    (store / costs.FILE).write_text(json.dumps({"measurements": [entry]}))
+    return Prices(load("table7", "paper"), store)
+
+
+def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
+    found = prices(tmp_path, measurement())
+    fastv = Row(method="fastv", fields={"layer": 4}, keep=[0.25])
+    given = answers(1000, [1000] * 3 + [250] * 25)
+    of_fastv = found.of(QWEN, fastv, 0.25, given)
+    assert of_fastv is not None and (of_fastv.prefill_seconds, of_fastv.kv_bytes) == (0.75, 3 << 20)
+    by_default = found.of(QWEN, Row(method="fastv", keep=[0.25]), 0.25, given)  # layer 4 is its default
+    assert by_default == of_fastv
+    for model, row, keep in (
+        (QWEN, Row(method="fastv", fields={"layer": 2}, keep=[0.25]), 0.25),
+        (QWEN, fastv, 0.5),
+        (QWEN, Row(method="cnn", keep=[0.25]), 0.25),
+        (LLAVA, fastv, 0.25),
+    ):
+        other = found.of(model, row, keep, given)
+        assert other is not None and other.prefill_seconds is None and other.kv_bytes is None
+    assert "Measured on A CPU, 1 of 2 cores; float32" in found.notes()[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": {"asked": 1300, "media": "image"}},
+        {"input": {"asked": 1302, "media": "video"}},
+        {"layers": {"language_model": 4, "of": 28}},
+        {"model": "micro-qwen2-vl"},
+    ],
+)
+def test_other_inputs_and_cut_models_are_not(changes: dict[str, Any], tmp_path: Path) -> None:
+    found = prices(tmp_path, measurement(**changes))
+    given = found.of(QWEN, Row(method="vanilla"), 1.0, answers(10, [10] * 28))
+    assert given is not None and given.prefill_seconds is None and "not measured" in found.notes()[1]
+
+
+def test_a_table_that_asks_for_no_costs_has_none(tmp_path: Path) -> None:
+    found = Prices(load("table3"), tmp_path)
+    assert found.of("micro-qwen2-vl", Row(method="vanilla"), 1.0, answers(10, [10] * 6)) is None
+    assert found.notes() == []
+
+
+def test_costs_are_columns_and_come_back_from_a_csv() -> None:
+    cells = {"MMStar": Cell(40.0, 10, 10, "s")}
+    rows = [
+        RowResult("m", "vanilla", "", 1.0, cells, costs=Costs(12.9, 0.1234, 4 << 20)),
+        RowResult("m", "relevance", "", 0.25, cells, costs=Costs()),
+    ]
+    table = build(rows, ["MMStar"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in to_markdown(table).splitlines()]
+    head, _, vanilla, relevance = [line for line in lines if line]
+    assert head[-3:] == ["FLOPs (T)", "Prefill (ms)", "KV (MiB)"]
+    assert (vanilla[-3:], relevance[-3:]) == (["12.9", "123", "4"], ["-", "-", "-"])
+    again = from_csv(to_csv(table))
+    assert again.benchmarks == ("MMStar",)
+    assert again.rows[0].costs == Costs(12.9, pytest.approx(0.1234), 4 << 20)
+    assert again.rows[1].costs == Costs()
+    assert from_csv(to_csv(build(rows[:0], ["MMStar"]))).rows == ()
