@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness import flops
+from harness.flops import paper
 from model_wrappers import UserError, budget, compress, encode
 from model_wrappers.registry import method
 from tests.model_wrappers import literal
@@ -76,13 +77,13 @@ def test_pyramiddrop_halves_three_times() -> None:
 @pytest.mark.parametrize(("mean", "tflops"), [(0.3, 3.8), (0.254, 3.2)])
 def test_table_7_does_not_cut_pyramiddrop_at_the_official_layers(mean: float, tflops: float) -> None:
     """LLaVA-OneVision, n = 1728: at the table's mean retention a first cut after a quarter of the layers costs more."""
-    dims = flops.Dimensions(3584, 18944, 28)
+    decoder = flops.shape_of("llava-hf/llava-onevision-qwen2-7b-ov-hf").decoder
     low, high = 1e-9, 1.0
     for _ in range(60):
         keep = (low + high) / 2
         shares = [share for share in (1.0, *method("pyramiddrop").plan(28, keep).values()) for _ in range(7)]
         low, high = (keep, high) if sum(shares) / 28 < mean else (low, keep)
-    assert flops.language_model([1728 * share for share in shares], dims) / 1e12 > tflops + 0.05
+    assert paper.language_model([1728 * share for share in shares], decoder) / 1e12 > tflops + 0.05
 
 
 def test_sparsevlm_has_the_official_counts() -> None:
