@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +11,7 @@ from harness import flops
 from harness.experiments import Experiment, Row
 from harness.store import Answer
 from harness.tables.rows import Costs
-from model_wrappers.registry import method
+from model_wrappers.registry import method, settings_of
 
 FILE = "efficiency.json"
 """In the store: where `retain efficiency` puts its measurements."""
@@ -60,8 +59,7 @@ class Prices:
         entry = self._entries.get(model)
         if entry is None:
             return None
-        made = method(row.method, **row.fields)
-        fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+        fields = settings_of(method(row.method, **row.fields))
         for variant in entry["variants"]:
             same = (variant["method"], variant["fields"], variant["keep"]) == (row.method, fields, keep)
             if same and variant["attention"] == entry["attention"] and "lacking" not in variant:

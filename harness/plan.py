@@ -308,12 +308,10 @@ def _method_settings(row: Row, info: Any) -> dict[str, Any]:
     """
     from model_wrappers.compressor.hub import CONFIG, WEIGHTS
     from model_wrappers.families import FAMILIES
-    from model_wrappers.registry import method
+    from model_wrappers.registry import method, settings_of
 
     made = method(row.method, **row.fields)
-    fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-    if made.positions == "own":
-        del fields["positions"]
+    fields = settings_of(made)
     family = f"model_wrappers.families.{FAMILIES[info.family][0]}"
     modules = ["model_wrappers.compression", family, type(made).__module__]
     settings: dict[str, Any] = {

@@ -163,6 +163,12 @@ def format_spec(model: str, method: Method, keep: float, method_name: str | None
     return f"{model}+{name}{':' if listed else ''}{','.join(listed)}@{keep:g}"
 
 
+def settings_of(method: Method) -> dict[str, Any]:
+    """A method's fields by name; `positions` is among them only where kept tokens are renumbered."""
+    settings = {field.name: getattr(method, field.name) for field in _fields_of(method)}
+    return settings if method.positions == "renumber" else {k: v for k, v in settings.items() if k != "positions"}
+
+
 def _fields_of(method: Method | type[Method]) -> list[dataclasses.Field[Any]]:
     """A method's own fields, then those that every method has."""
     return sorted(dataclasses.fields(method), key=lambda field: bool(field.kw_only))

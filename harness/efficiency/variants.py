@@ -17,6 +17,7 @@ from model_wrappers.compression import generate
 from model_wrappers.methods.base import Method, Vanilla
 from model_wrappers.methods.fastv import FastV
 from model_wrappers.prompt import VisualPrompt
+from model_wrappers.registry import settings_of
 from model_wrappers.selection import Record
 
 
@@ -33,7 +34,7 @@ class Variant:
     @property
     def fields(self) -> dict[str, Any]:
         """The method's hyper-parameters."""
-        return {each.name: getattr(self.method, each.name) for each in dataclasses.fields(self.method)}
+        return settings_of(self.method)
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from harness import flops, results
 from harness.experiments import Experiment, Judge
+from harness.flops import paper
 from harness.plan import Data, Plan, PlannedCell, make
 from harness.store import Answer, Index, Store
 from model_wrappers.errors import UserError
@@ -64,8 +65,8 @@ def test_what_rows_cost_where_the_experiment_asks(made: tuple[Plan, Data, Store]
     answer(store, vanilla, RIGHT)
     answer(store, fastv, RIGHT, kept=8)
     found = results.collect(plan, data, store)
-    dims = flops.Dimensions(32, 64, 6)
-    wanted = [flops.language_model([320, *[left] * 5], dims) / 1e12 for left in (320, 160)]
+    decoder = flops.shape_of(model).decoder
+    wanted = [paper.language_model([320, *[left] * 5], decoder) / 1e12 for left in (320, 160)]
     assert [row.costs.tflops for row in found.table.rows if row.costs] == pytest.approx(wanted)
     assert any("FLOPs (T)" in note for note in found.table.notes)
     assert any("not measured on this machine" in note for note in found.table.notes)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import costs
+from harness import costs, flops
 from harness.costs import Prices
 from harness.experiments import Row, load
-from harness.flops import Dimensions
 from harness.statistics import Cell
 from harness.store import Answer
 from harness.tables import RowResult, build, from_csv, to_csv
@@ -19,18 +18,6 @@ from harness.tables.render import to_markdown
 from harness.tables.rows import Costs
 
 LLAVA, QWEN, VILA = "llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"
-DIMENSIONS = {
-    LLAVA: Dimensions(3584, 18944, 28),
-    QWEN: Dimensions(3584, 18944, 28),
-    VILA: Dimensions(4096, 14336, 32),
-}
-
-
-@pytest.fixture(autouse=True)
-def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 7B checkpoints are not on this machine, their dimensions are known."""
-    inner = costs._dimensions
-    monkeypatch.setattr(costs, "_dimensions", lambda model: DIMENSIONS.get(model) or inner(model))
 
 
 def answers(visual: int, held: list[int]) -> list[Answer]:
@@ -53,7 +40,7 @@ def answers(visual: int, held: list[int]) -> list[Answer]:
 )
 def test_flops_are_the_papers(table: str, model: str, row: Row, full: int, printed: float, tmp_path: Path) -> None:
     """From answers to prompts of 1000 tokens: what the layers held is taken to the paper's input."""
-    layers = DIMENSIONS[model].layers
+    layers = flops.shape_of(model).decoder.layers
     held = [1000] * full + [int(1000 * row.keep[0])] * (layers - full)
     found = Prices(load(table, "paper"), tmp_path).of(model, row, row.keep[0], answers(1000, held))
     assert found is not None and found.tflops == pytest.approx(printed, abs=0.051)
