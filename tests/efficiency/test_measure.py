@@ -87,7 +87,8 @@ def test_scoring_is_told_apart_and_is_inside_the_total(folders: dict[str, Path])
         for one, base in zip(line.measured.rounds, found.measured[0].rounds, strict=True):
             assert one.scoring >= SLOW and one.llm == one.scoring + one.prefill and one.first == one.llm + one.vision
             assert one.vision == base.vision  # of the same round
-    assert [line.measured.tflops for line in slow] == [None, None] and slow[0].reached is None
+    whole = vanilla.measured.tflops
+    assert whole and all(line.measured.tflops and line.measured.tflops < whole for line in slow)
 
 
 def test_every_variant_has_its_turn_in_every_round(folders: dict[str, Path]) -> None:
