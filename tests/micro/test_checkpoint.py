@@ -55,6 +55,7 @@ def test_it_answers_unseen_scenes_from_files(model: Any, tmp_path: Path) -> None
     """Scenes of neither the training nor the benchmarks' seeds, as videos and as images."""
     from PIL import Image
 
+    import harness.benchmarks.activitynet_qa  # noqa: F401  # known to the kit from here on, as a set of videos
     from harness.micro.prompts import as_asked
     from harness.micro.questions import questions
     from harness.micro.scenes import render, sample_scene
