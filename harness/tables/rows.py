@@ -24,6 +24,9 @@ METHOD_LABELS = {
     "fastvid": "FastVID",
     "prunevid": "PruneVID",
     "visionzip": "VisionZip",
+    "sparsevlm": "SparseVLM",
+    "divprune": "DivPrune",
+    "dart": "DART",
     "downsample": "Downsample",
     "fewer_frames": "Fewer frames",
 }
