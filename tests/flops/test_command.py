@@ -14,7 +14,8 @@ import pytest
 from harness.cli import main
 from harness.flops import PUBLISHED, PromptSize, count, paper, read, shape_of
 from harness.flops.report import report, to_json, to_markdown
-from model_wrappers.registry import method, register_method
+from model_wrappers import registry
+from model_wrappers.registry import method
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
@@ -85,7 +86,9 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], part
     assert status == 2 and part in err and out == ""
 
 
-def test_a_silent_method_and_an_unknown_tower_have_no_exact_total(tmp_path: Path) -> None:
+def test_a_silent_method_and_an_unknown_tower_have_no_exact_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import dataclass
 
     from model_wrappers.methods.base import Selector
@@ -94,7 +97,7 @@ def test_a_silent_method_and_an_unknown_tower_have_no_exact_total(tmp_path: Path
     class Silent(Selector):
         name = "silent-about-its-cost"
 
-    register_method(Silent.name, Silent)
+    monkeypatch.setattr(registry, "_registered", {Silent.name: Silent})  # for this test alone
     text: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 2, "vocab_size": 10}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "dtype": "float32", **text}))
