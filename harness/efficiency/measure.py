@@ -133,26 +133,9 @@ def _first(model: Any, measured: Measured, prompt: VisualPrompt, decoded: int) -
     measured.visual, measured.kv_visual = record.visual, list(record.kv_visual)
     measured.kept = min(record.kv_visual, default=0)
     measured.kv_bytes = steps[-decoded].kv_bytes
-    counted = flops.by_paper(_shape(model), measured.variant.method, record.visual, record.kv_visual)
+    shape = flops.of_config(model.config.to_dict(), str(model.name_or_path))
+    counted = flops.by_paper(shape, measured.variant.method, record.visual, record.kv_visual)
     measured.tflops = None if counted is None else counted / 1e12
-
-
-def _shape(model: Any) -> flops.Shape:
-    """Of the language model as it is in memory, layers left out included."""
-    text = model.config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return flops.Shape(
-        flops.Decoder(
-            hidden=text.hidden_size,
-            ffn=text.intermediate_size,
-            layers=text.num_hidden_layers,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_dim=head_dim,
-            vocabulary=text.vocab_size,
-        ),
-        None,
-    )
 
 
 def _memory(model: Any, measured: Measured, prompt: VisualPrompt, decoded: int) -> None:
@@ -171,7 +154,7 @@ def _timed(model: Any, variant: Variant, prompt: VisualPrompt, decoded: int, vis
     prefill, last = steps[-decoded], steps[-1]  # a method may have run the model before, to score
     scoring, decode = record.scoring_seconds, (last.end - prefill.end) / (decoded - 1)
     # A method that makes the input cheaper encodes that one in the place of the full one, inside its answer.
-    if getattr(record, "made", None) is not None:
+    if record.made is not None:
         return Seconds(prefill.start - start - scoring, scoring, prefill.end - prefill.start, decode)
     return Seconds(vision, scoring, prefill.end - start - scoring, decode)
 

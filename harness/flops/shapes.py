@@ -1,39 +1,21 @@
-"""Shapes of models without their weights: from a config.json, or of published checkpoints by their hub id."""
+"""Shapes of models without their weights: from a config.json, on the disk, in memory or of a published checkpoint."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.published import CONFIGS
 from model_wrappers.errors import UserError
 from model_wrappers.shape import Decoder, Shape, Tower
 
-_QWEN2_VL_TOWER = Tower(1280, 5120, 32, 3 * 2 * 14 * 14, merged=4, inside=5120)
-_QWEN2_7B = {"hidden": 3584, "ffn": 18944, "layers": 28, "heads": 28, "kv_heads": 4, "head_dim": 128}
-_LLAMA_3_8B = {"hidden": 4096, "ffn": 14336, "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128}
-
-
-def _siglip(layers: int, hidden: int, merged: int) -> Tower:
-    """SigLIP-SO400M at 384 pixels: 27 x 27 patches a picture, joined `merged` at a time (the last ones padded)."""
-    return Tower(1152, 4304, layers, 3 * 14 * 14, merged, hidden, 729, 729 if merged == 1 else 196)
-
-
-_VILA = Shape(Decoder(**_LLAMA_3_8B, vocabulary=128257), _siglip(27, 4096, 4))
-PUBLISHED = {
-    "Qwen/Qwen2-VL-2B-Instruct": Shape(Decoder(1536, 8960, 28, 12, 2, 128, 151936), _QWEN2_VL_TOWER),
-    "Qwen/Qwen2-VL-7B-Instruct": Shape(Decoder(**_QWEN2_7B, vocabulary=152064), _QWEN2_VL_TOWER),
-    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": Shape(Decoder(896, 4864, 24, 14, 2, 64, 152000), _siglip(26, 896, 1)),
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": Shape(Decoder(**_QWEN2_7B, vocabulary=152128), _siglip(26, 3584, 1)),
-    "Efficient-Large-Model/Llama-3-VILA1.5-8b": _VILA,
-    "Efficient-Large-Model/Llama-3-VILA1.5-8B-Fix": _VILA,
-}
-"""By hub id. All are stored in 16 bits."""
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 def shape_of(name: str) -> Shape:
-    """The shape of a model: a known name, a hub id of `PUBLISHED`, a folder with a config.json, or such a file.
+    """The shape of a model: a known name, a hub id of `harness.published`, a folder with a config.json, or such a file.
 
     Raises UserError where there is none of these, or a config.json does not say what is needed.
     """
@@ -45,11 +27,11 @@ def shape_of(name: str) -> Shape:
     if at.is_dir():
         return read(at)
     where = known_place(name) or name
-    if where in PUBLISHED:
-        return PUBLISHED[where]
+    if where in CONFIGS:
+        return of_config(CONFIGS[where], where)
     if Path(where).is_dir():
         return read(Path(where))
-    known = ", ".join([*model_names(), *PUBLISHED])
+    known = ", ".join([*model_names(), *CONFIGS])
     raise UserError(f"unknown model {name!r}: known are {known}, and the path of a folder with a config.json")
 
 
@@ -63,6 +45,15 @@ def read(folder: Path) -> Shape:
     if (folder / "llm" / "config.json").is_file():
         text = _Config.read(folder / "llm" / "config.json")
         return Shape(_decoder(text), _published_vila_tower(folder, text), _number_bytes(text, root))
+    return _of(root)
+
+
+def of_config(content: Mapping[str, Any], name: str) -> Shape:
+    """`read` of what a config.json holds; `name` is what a complaint calls it."""
+    return _of(_Config(Path(name), content))
+
+
+def _of(root: _Config) -> Shape:
     text = root.part("text_config") or root
     vision, family = root.part("vision_config"), root.get("model_type")
     tower = None
@@ -76,7 +67,7 @@ def read(folder: Path) -> Shape:
 class _Config:
     """One mapping of a config.json, which complains by the file's name."""
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         self.path, self.content = path, content
         self.get = content.get
 

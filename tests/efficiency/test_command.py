@@ -111,12 +111,11 @@ def test_random_weights_of_few_layers_are_told(
 @pytest.fixture
 def tiny_shape(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape that a test can make: that of the tiny checkpoint."""
-    from transformers import AutoConfig
-
+    from harness import published
     from harness.efficiency import shapes
 
-    made = AutoConfig.from_pretrained(folders["qwen2_vl"])
-    monkeypatch.setitem(shapes._SHAPES, "tiny", (lambda text, tied: made, {}, False))
+    monkeypatch.setitem(published.CONFIGS, "nobody/tiny", json.loads((folders["qwen2_vl"] / "config.json").read_text()))
+    monkeypatch.setitem(shapes._IDS, "tiny", "nobody/tiny")
     return "tiny"
 
 

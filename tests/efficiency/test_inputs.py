@@ -66,6 +66,7 @@ PARAMETERS = {
     "llava-onevision-qwen2-0.5b-ov-hf": 0.894e9,
     "llava-onevision-qwen2-7b-ov-hf": 8.03e9,
     "Llama-3-VILA1.5-8b": 8.49e9,
+    "Llama-3-VILA1.5-8B-Fix": 8.49e9,
 }
 """As published; VILA: Llama-3 8.03, SigLIP without its head 0.413, projector 0.036."""
 

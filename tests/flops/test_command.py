@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.flops import PUBLISHED, PromptSize, count, paper, read, shape_of
+from harness.flops import PromptSize, count, paper, read, shape_of
 from harness.flops.report import report, to_json, to_markdown
 from model_wrappers import registry
 from model_wrappers.registry import method
@@ -121,7 +121,7 @@ def test_published_shapes_are_those_of_the_classes_defaults(tmp_path: Path) -> N
     """A Qwen2-VL config that says no more than the published ones is read as the bundled shape."""
     from transformers import Qwen2VLConfig
 
-    bundled = PUBLISHED["Qwen/Qwen2-VL-7B-Instruct"]
+    bundled = shape_of("Qwen/Qwen2-VL-7B-Instruct")
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
     text |= {"num_key_value_heads": 4, "vocab_size": 152064}
     Qwen2VLConfig(text_config=text, vision_config={"hidden_size": 3584}, dtype="bfloat16").save_pretrained(tmp_path)
