@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import identity
+from harness.disk import StoreError, write_atomically
 from harness.experiments import Experiment, Row
-from harness.store import Index, Store, StoreError, digest, write_atomically
+from harness.store import Index, Store, digest
 from model_wrappers.errors import SampleError, UserError
 
 HARNESS = Path(__file__).parent

@@ -13,11 +13,12 @@ from typing import Any
 
 from harness import identity, matching
 from harness.costs import Prices
+from harness.disk import write_atomically
 from harness.experiments import Experiment, Judge
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
 from harness.statistics.significance import Measured, from_json, to_json
-from harness.store import Answer, Index, Store, digest, missing, predictions_digest, write_atomically
+from harness.store import Answer, Index, Store, digest, missing, predictions_digest
 from harness.sweep.progress import Progress
 from harness.tables import seeds
 from harness.tables.layout import build, significance

@@ -10,33 +10,19 @@ an answer given under other settings can never stand in for a new one:
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import re
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_wrappers.errors import UserError
-
-log = logging.getLogger(__name__)
+from harness.disk import StoreError, write_atomically
+from harness.journal import Journal, read_lines
 
 Index = int | str
 ID_LENGTH = 12
-SYNC_SECONDS = 5.0
-"""A line is written whole at once (a killed process loses none); the disk is told to keep it at most this much later.
-"""
-
-
-class StoreError(UserError):
-    """The disk cannot take or give back an answer: full, read-only, in use by another run, or a damaged file."""
 
 
 @dataclass(slots=True)
@@ -84,41 +70,6 @@ def plain_index(index: Any) -> Index:
     return index
 
 
-@contextmanager
-def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
-    """Tells an operating system's refusal (disk full, read-only, no permission) in one sentence, as `StoreError`."""
-    hints = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "the file size limit is reached",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission is denied",
-        errno.EPERM: "permission is denied",
-    }
-    try:
-        yield
-    except OSError as error:
-        reason = hints.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(
-            f"cannot {doing} {path}: {reason}; every answer written before is kept, the same command goes on from there"
-        ) from error
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes the whole file or none of it: no reader meets half a file. Raises StoreError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
 class Cell:
     """One cell's folder. Knows its name without touching the disk; `read` needs no lock, `open` takes it.
 
@@ -143,28 +94,16 @@ class Cell:
 
     def read(self) -> dict[Index, Answer]:
         """The last answer of each sample, in file order; {} where there is none. A torn last line is left out."""
-        try:
-            data = self.file.read_bytes()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise StoreError(f"cannot read {self.file}: {error.strerror}") from error
-        return self._parse(data)[0]
+        return self.parse(read_lines(self.file))
 
     def open(self) -> CellWriter:
         """Takes the cell's lock and returns its writer. StoreError when another run has it or the disk refuses."""
         return CellWriter(self)
 
-    def _parse(self, data: bytes) -> tuple[dict[Index, Answer], int]:
-        """Answers by index and the length of the whole lines. Raises StoreError at a line that is whole but is no
-        answer.
-        """
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            torn = len(data) - whole
-            log.warning("%s ends in a torn line (%d bytes): dropped, its sample is asked again", self.file, torn)
+    def parse(self, lines: Sequence[bytes]) -> dict[Index, Answer]:
+        """Answers by index. Raises StoreError at a line that is no answer."""
         answers: dict[Index, Answer] = {}
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+        for number, line in enumerate(lines, start=1):
             try:
                 answer = Answer(**json.loads(line))
             except (ValueError, TypeError) as error:
@@ -173,7 +112,7 @@ class Cell:
                     "remove that folder to have the cell answered anew"
                 ) from error
             answers[answer.index] = answer
-        return answers, whole
+        return answers
 
 
 class CellWriter:
@@ -181,23 +120,15 @@ class CellWriter:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        with disk_errors(cell.folder):
-            cell.folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(cell.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._journal = Journal(
+            cell.file, f"another run is answering {cell.folder}; wait for it to end, or give this run another --store"
+        )
         try:
-            self._lock()
             self._write_settings()
-            with disk_errors(cell.file, "read"):
-                data = cell.file.read_bytes()
-            self.answers, self._length = cell._parse(data)
-            if self._length < len(data):
-                with disk_errors(cell.file):
-                    os.ftruncate(self._fd, self._length)
+            self.answers = cell.parse(self._journal.lines)
         except BaseException:
-            os.close(self._fd)
+            self._journal.close()
             raise
-        self._synced = time.monotonic()
-        self._dirty = False
 
     def __enter__(self) -> CellWriter:
         return self
@@ -209,51 +140,12 @@ class CellWriter:
         """Writes one line whole, or nothing of it. Raises StoreError when the disk refuses; earlier lines stay as they
         are.
         """
-        record = {name: getattr(answer, name) for name in FIELDS}
-        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        with disk_errors(self.cell.file):
-            written = 0
-            try:
-                while written < len(line):
-                    written += os.write(self._fd, line[written:])
-            except BaseException:
-                if written:
-                    os.ftruncate(self._fd, self._length)
-                raise
-            self._length += len(line)
-            self.answers[answer.index] = answer
-            self._dirty = True
-            if time.monotonic() - self._synced >= SYNC_SECONDS:
-                self.sync()
-
-    def sync(self) -> None:
-        """Has the disk keep what was appended, also through a loss of power."""
-        if self._dirty:
-            with disk_errors(self.cell.file):
-                os.fsync(self._fd)
-        self._dirty = False
-        self._synced = time.monotonic()
+        self._journal.append({name: getattr(answer, name) for name in FIELDS})
+        self.answers[answer.index] = answer
 
     def close(self) -> None:
         """Syncs and gives the lock back; safe to call twice."""
-        if self._fd < 0:
-            return
-        try:
-            self.sync()
-        finally:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _lock(self) -> None:
-        try:
-            with disk_errors(self.cell.file, "lock"):
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except StoreError as error:
-            if not isinstance(error.__cause__, BlockingIOError):
-                raise
-            raise StoreError(
-                f"another run is answering {self.cell.folder}; wait for it to end, or give this run another --store"
-            ) from error
+        self._journal.close()
 
     def _write_settings(self) -> None:
         path = self.cell.folder / "settings.json"

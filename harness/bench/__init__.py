@@ -21,8 +21,8 @@ from typing import Any
 from harness.bench import relevance
 from harness.bench.answering import Comparison, Grid, compare, grid
 from harness.bench.machine import machine, starts
+from harness.disk import write_atomically
 from harness.experiments import load
-from harness.store import write_atomically
 from harness.tables.render import pipe_table
 
 SAMPLES = 10

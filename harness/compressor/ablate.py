@@ -23,7 +23,8 @@ from harness.compressor.evaluate import ATTENTION, KL, OURS, OVERLAP, RANDOM, SP
 from harness.compressor.opened import Data
 from harness.compressor.tables import HEADERS, plain
 from harness.compressor.train import Settings, fit
-from harness.store import digest, write_atomically
+from harness.disk import write_atomically
+from harness.store import digest
 from model_wrappers.errors import UserError
 
 COLUMNS = (*OVERLAP.values(), SPEARMAN, KL)

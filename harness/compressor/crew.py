@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,8 +12,7 @@ from typing import Any
 
 from harness.compressor.asking import Asker, Job, Outcome
 from harness.compressor.sources import Sample
-from harness.sweep.workers import PATIENCE, WorkerError, interrupts_ignored
-from model_wrappers.errors import UserError
+from harness.sweep.workers import PATIENCE, WorkerError, interrupts_ignored, telling
 
 
 @dataclass
@@ -56,7 +51,7 @@ def ask(job: Job, samples: Sequence[Sample], count: int, take: Callable[[Outcome
                     worker.left -= 1
                     take(_received(content))
                 elif kind == "mistake":
-                    raise UserError(content)
+                    raise content
                 elif kind == "fault":
                     raise WorkerError(content)
                 else:
@@ -106,10 +101,7 @@ def _received(content: tuple[Any, ...]) -> Outcome:
 
 def work(pipe: Connection, job: Job, samples: list[Sample], device: str | None) -> None:
     """What a worker does from its start to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it and ends this process
-    logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
-    message: tuple[str, Any] = ("done", None)
-    try:
+    with telling(pipe):
         import torch
 
         if device is None:
@@ -117,13 +109,4 @@ def work(pipe: Connection, job: Job, samples: list[Sample], device: str | None) 
         with Asker(job, device) as asker:
             for outcome in asker.outcomes(samples):
                 pipe.send(("outcome", _sent(outcome)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(0)  # the parent is gone
-    except UserError as error:
-        message = ("mistake", str(error))
-    except Exception:
-        message = ("fault", traceback.format_exc())
-    try:
-        pipe.send(message)
-    except OSError:
-        pass  # nobody listens any more
+        pipe.send(("done", None))

@@ -10,14 +10,10 @@ says is there, is there. Where a sample has several lines, the last one counts.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from harness.store import StoreError, disk_errors, write_atomically
+from harness.disk import disk_errors, write_atomically
+from harness.journal import Journal, read_lines
 from model_wrappers.errors import UserError
-
-log = logging.getLogger(__name__)
 
 VERSION = 1
 """Of this layout."""
-SYNC_SECONDS = 5.0
-"""How much work a loss of power may cost; a killed process loses none."""
 FREE = ("sources", "test_splits")
 """Keys of the manifest that may change between two runs into one folder: what was there to draw from."""
 
@@ -63,16 +56,11 @@ class TrainingSet:
     write, at whose end it is closed.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], fd: int | None = None) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], journal: Journal | None = None) -> None:
         """Not for callers: see `create` and `open`."""
-        self.folder, self.manifest, self._fd = folder, manifest, fd
+        self.folder, self.manifest, self._journal = folder, manifest, journal
         self._file = folder / "samples.jsonl"
-        data = self._file.read_bytes() if self._file.is_file() else b""
-        self.records, self._length = self._parse(data)
-        if fd is not None and self._length < len(data):
-            with disk_errors(self._file):
-                os.ftruncate(fd, self._length)
-        self._synced, self._dirty = time.monotonic(), False
+        self.records = self._parse(journal.lines if journal else read_lines(self._file))
 
     @classmethod
     def create(cls, folder: Path, manifest: Mapping[str, Any]) -> TrainingSet:
@@ -95,13 +83,11 @@ class TrainingSet:
         with disk_errors(folder):
             (folder / "tensors").mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
-        with disk_errors(folder):
-            fd = os.open(folder / "samples.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        journal = Journal(folder / "samples.jsonl", f"another run is collecting into {folder}; wait for it to end")
         try:
-            _lock(fd, folder)
-            return cls(folder, wanted, fd)
+            return cls(folder, wanted, journal)
         except BaseException:
-            os.close(fd)
+            journal.close()
             raise
 
     @classmethod
@@ -144,7 +130,7 @@ class TrainingSet:
             if tensor.shape != (record["n_visual"],) or not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} of {record['id']}: {record['n_visual']} finite numbers are wanted")
         name = f"tensors/{hashlib.sha256(record['id'].encode()).hexdigest()[:32]}.safetensors"
-        self._write_tensors(self.folder / name, tensors)
+        write_atomically(self.folder / name, _safetensors(tensors))
         self._append({**record, "kept": True, "reason": None, "file": name})
 
     def drop(self, record: Mapping[str, Any], reason: str) -> None:
@@ -171,13 +157,8 @@ class TrainingSet:
 
     def close(self) -> None:
         """Has the disk keep everything and gives the lock back; safe to call twice."""
-        if self._fd is None:
-            return
-        try:
-            self._sync()
-        finally:
-            os.close(self._fd)
-            self._fd = None
+        if self._journal:
+            self._journal.close()
 
     def _pair(self, record: dict[str, Any]) -> Pair:
         path = self.folder / record["file"]
@@ -192,54 +173,16 @@ class TrainingSet:
         grids = [(time, height, width) for time, height, width in record["grids"]]
         return Pair(record["id"], record["group"], record["source"], attention, relevance, grids)
 
-    def _write_tensors(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        content = save(
-            {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-        )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with disk_errors(path):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
     def _append(self, record: dict[str, Any]) -> None:
-        if self._fd is None:
+        if self._journal is None:
             raise ValueError(f"{self.folder} was opened for reading")
-        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        with disk_errors(self._file):
-            written = 0
-            try:
-                while written < len(line):
-                    written += os.write(self._fd, line[written:])
-            except BaseException:
-                if written:
-                    os.ftruncate(self._fd, self._length)
-                raise
-            self._length += len(line)
-            self.records[record["id"]] = json.loads(line)
-            self._dirty = True
-            if time.monotonic() - self._synced >= SYNC_SECONDS:
-                self._sync()
+        self._journal.append(record)
+        self.records[record["id"]] = record
 
-    def _sync(self) -> None:
-        if self._dirty and self._fd is not None:
-            with disk_errors(self._file):
-                os.fsync(self._fd)
-        self._dirty, self._synced = False, time.monotonic()
-
-    def _parse(self, data: bytes) -> tuple[dict[str, dict[str, Any]], int]:
-        """The last record of each id, and the length of the whole lines."""
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data) and self._fd is not None:
-            torn = len(data) - whole
-            log.warning("%s ends in a torn line (%d bytes): dropped, its sample is asked again", self._file, torn)
+    def _parse(self, lines: Sequence[bytes]) -> dict[str, dict[str, Any]]:
+        """The last record of each id."""
         records: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+        for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
                 kept, reason = record["kept"], record["reason"]
@@ -248,7 +191,11 @@ class TrainingSet:
                 records[record["id"]] = record
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(f"line {number} of {self._file} is not a sample that retain wrote") from error
-        return records, whole
+        return records
+
+
+def _safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()})
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -280,10 +227,3 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {key: value}
     return {name: leaf for part in value for name, leaf in _flat(value[part], f"{key}.{part}".lstrip(".")).items()}
-
-
-def _lock(fd: int, folder: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StoreError(f"another run is collecting into {folder}; wait for it to end") from None

@@ -26,7 +26,7 @@ from harness.compressor.split import ONE_IN, split
 from harness.compressor.state import State
 from harness.compressor.tables import score_table, sentences
 from harness.compressor.train import BATCH, Epoch, Fitted, Media, Settings, best_device, fit, key
-from harness.store import disk_errors, write_atomically
+from harness.disk import disk_errors, write_atomically
 from model_wrappers.compressor import Compressor
 from model_wrappers.errors import UserError
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harness.store import disk_errors
+from harness.disk import disk_errors
 from model_wrappers.errors import UserError
 
 NET, OPTIMISER, BEST = "net.", "optimiser.", "best."

@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.compressor.evaluate import ATTENTION, CEILING, KL, MASS, METRICS, OURS, OVERLAP, RANDOM, Evaluation, Score
-from harness.store import write_atomically
+from harness.disk import write_atomically
 from model_wrappers.compressor import Compressor
 
 HEADERS = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.disk import write_atomically
 from harness.figures.image import as_files
-from harness.store import write_atomically
 from harness.tables.rows import ratio
 
 if TYPE_CHECKING:

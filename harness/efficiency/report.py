@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.store import write_atomically
+from harness.disk import write_atomically
 from harness.tables.render import pipe_table
 from harness.tables.rows import MISSING, ratio
 from model_wrappers.errors import UserError

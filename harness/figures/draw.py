@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.disk import write_atomically
 from harness.figures.image import as_files
 from harness.figures.points import BASELINES, Point, pareto
-from harness.store import write_atomically
 from harness.tables.layout import APART
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ FAINT = "#777777"
 
 
 def write(title: str, points: Sequence[Point], folder: Path, name: str) -> list[Path]:
-    """Writes `<name>.png`, `.svg` and `.csv` into `folder`, each whole or not at all. Returns their paths.
+    """Writes `<name>.png`, `.svg` and `.points.csv` into `folder`, each whole or not at all. Returns their paths.
 
     Raises StoreError when the disk refuses.
     """
-    contents: dict[str, str | bytes] = {**as_files(_figure(title, points)), "csv": to_csv(points)}
+    contents: dict[str, str | bytes] = {**as_files(_figure(title, points)), "points.csv": to_csv(points)}
     paths = []
     for suffix, content in contents.items():
         paths.append(folder / f"{name}.{suffix}")

@@ -7,9 +7,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.disk import write_atomically
 from harness.leaderboard.columns import Column, Value, columns
 from harness.leaderboard.entry import Entry, Leaderboard
-from harness.store import write_atomically
 from harness.tables.render import pipe_table
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

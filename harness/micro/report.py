@@ -25,7 +25,7 @@ from harness.store import Store
 COMMAND = "make tables && .venv/bin/retain run bounds && .venv/bin/retain micro report"
 
 FROM_STORE = (
-    ("figures", "figure3", ("png", "svg", "csv"), "preservation over average retention, by `make figure3`."),
+    ("figures", "figure3", ("png", "svg", "points.csv"), "preservation over average retention, by `make figure3`."),
     ("", "efficiency", ("md", "json", "png", "svg"), "what methods cost and gain, by the commands under its tables."),
 )
 """In the store, beside its tables: folder, name, endings, and what it is."""

@@ -57,14 +57,16 @@ class Schedule:
         vision: steps on vision alone.
         joint: steps on everything; in the first `short` of them only open questions in few words, in the first `shown`
             with words shown where to look.
-        larger: steps that mostly show longer videos and larger images, and steps before them on those images alone.
+        larger_images: steps on larger images alone.
+        larger: steps that mostly show longer videos and larger images.
         missing: steps with visual tokens missing, half of them larger, too.
         rate, larger_rate, missing_rate: of Adam at the top of the cosine.
     """
 
     vision: int
     joint: int
-    larger: tuple[int, int]
+    larger_images: int
+    larger: int
     missing: int
     mix: Mapping[str, float]
     rate: float = 2e-3
@@ -74,8 +76,8 @@ class Schedule:
     shown: float = 0.5
 
 
-FROM_NOTHING = Schedule(80, 5200, (600, 200), 700, {**VIDEO_MIX, "MCQ": 0.8, "Y/N": 0.3, "VQA": 0.6})
-GROWN = Schedule(150, 1600, (900, 200), 700, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
+FROM_NOTHING = Schedule(80, 5200, 200, 600, 700, {**VIDEO_MIX, "MCQ": 0.8, "Y/N": 0.3, "VQA": 0.6})
+GROWN = Schedule(150, 1600, 200, 900, 700, {**VIDEO_MIX, "MCQ": 1.2, "Y/N": 0.6, "VQA": 1.0}, rate=1.5e-3, short=0.1)
 """Where the language model was trained before, under another tower."""
 
 
@@ -340,24 +342,24 @@ def _joint(trainer: Trainer, schedule: Schedule, start: int, resume: Resume | No
 
 def _larger(trainer: Trainer, schedule: Schedule) -> None:
     """Everything again, most of it on larger inputs, with words shown where to look."""
-    steps, images = schedule.larger
     if not trainer.family.few:
-        _vision(trainer, images, schedule.larger_rate, larger=True)
-    for losses, optimiser in _batches(trainer, schedule, "larger", steps, schedule.larger_rate):
+        _vision(trainer, schedule.larger_images, schedule.larger_rate, larger=True)
+    for losses, optimiser in _batches(trainer, schedule, "larger", schedule.larger, schedule.larger_rate):
         _step(trainer, optimiser, losses.answers + 0.25 * (losses.hints + losses.words + losses.gazes))
 
 
 def _missing(trainer: Trainer, schedule: Schedule) -> None:
     """Answers with many visual tokens and a tenth of all attention gone."""
-    for losses, optimiser in _batches(trainer, schedule, "tokens missing", schedule.missing, schedule.missing_rate):
+    steps, rate = schedule.missing, schedule.missing_rate
+    for losses, optimiser in _batches(trainer, schedule, "tokens missing", steps, rate, without=True):
         _step(trainer, optimiser, losses.answers + 0.25 * losses.hints + 0.1 * losses.words)
 
 
 def _batches(
-    trainer: Trainer, schedule: Schedule, part: str, steps: int, rate: float
+    trainer: Trainer, schedule: Schedule, part: str, steps: int, rate: float, *, without: bool = False
 ) -> Iterator[tuple[Losses, torch.optim.AdamW]]:
-    """The losses of one part's batches, and the optimiser that is to take the step."""
-    optimiser, without = _optimiser(trainer, rate), part == "tokens missing"
+    """The losses of one part's batches (`without` some visual tokens), and the optimiser that is to take the step."""
+    optimiser = _optimiser(trainer, rate)
     names, weights = list(schedule.mix), torch.tensor(list(schedule.mix.values()))
     bar = tqdm(range(steps), desc=part, unit="step")
     seen: dict[str, float] = {}

@@ -203,13 +203,34 @@ class _Told(Progress):
         self.pipe.send(("answer", failed))
 
 
-def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:
-    """What a worker does from its start to its end: one group after the other, as its parent deals them."""
+@contextmanager
+def telling(pipe: Connection) -> Iterator[None]:
+    """The whole life of a worker process. Ctrl-C is its parent's to hear; what ends it early is told to the parent.
+
+    Sends ("mistake", UserError) or ("fault", traceback). Ends in silence where the parent is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it and ends this process
     logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
     message: tuple[str, Any]
     try:
+        yield
+        return
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except UserError as error:
+        message = ("mistake", error)
+    except Exception:
+        message = ("fault", traceback.format_exc())
+    try:
+        pipe.send(message)
+    except OSError:
+        pass  # nobody listens any more
+
+
+def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:
+    """What a worker does from its start to its end: one group after the other, as its parent deals them."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
+    with telling(pipe):
         import torch
 
         torch.set_num_threads(1)
@@ -223,13 +244,3 @@ def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:
                 tally = Tally()
                 answerer.answer(model, benchmark, tally)
                 pipe.send(("done", (tally, memory.peak())))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # there is nothing left to do, or the parent is gone
-    except UserError as error:
-        message = ("mistake", error)
-    except Exception:
-        message = ("fault", traceback.format_exc())
-    try:
-        pipe.send(message)
-    except OSError:
-        pass  # nobody listens any more

@@ -6,6 +6,8 @@ import os
 import signal
 from typing import Any
 
+from model_wrappers.errors import UserError
+
 
 def killed(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:
     """Tells of its first sample and is killed at the second."""
@@ -15,7 +17,7 @@ def killed(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:
 
 def mistaken(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:
     """Cannot open its model."""
-    pipe.send(("mistake", "No checkpoint folder m."))
+    pipe.send(("mistake", UserError("No checkpoint folder m.")))
 
 
 def faulty(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.compressor.dataset import TrainingSet
-from harness.store import StoreError
+from harness.disk import StoreError
 from model_wrappers.errors import UserError
 
 MANIFEST: dict[str, Any] = {

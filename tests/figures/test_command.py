@@ -34,8 +34,8 @@ def test_the_store_is_drawn(
             for index in plan.samples["NExT-QA-MC"]:
                 log.append(Answer(index, "A", visual=16, kept=held[-1], kv_visual=held))
     assert main(arguments) == 0
-    assert "figures/small.{png,svg,csv}" in capsys.readouterr().out
-    with (tmp_path / "runs/figures/small.csv").open() as file:
+    assert "figures/small.{png,svg,points.csv}" in capsys.readouterr().out
+    with (tmp_path / "runs/figures/small.points.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["method"], line["layer_mean"]) for line in lines] == [("vanilla", "1.0"), ("fastv", "0.583333")]
 

@@ -88,7 +88,7 @@ def test_seeds_are_one_point() -> None:
 def test_the_figure_and_its_data(tmp_path: Path) -> None:
     found = points(table(), means())
     paths = draw.write("Figure 3", found, tmp_path / "figures", "figure3")
-    assert [path.name for path in paths] == ["figure3.png", "figure3.svg", "figure3.csv"]
+    assert [path.name for path in paths] == ["figure3.png", "figure3.svg", "figure3.points.csv"]
     assert paths[0].read_bytes()[:4] == b"\x89PNG" and "<svg" in paths[1].read_text()
     lines = list(csv.DictReader(io.StringIO(paths[2].read_text())))
     assert len(lines) == 12

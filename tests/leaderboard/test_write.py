@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from harness.disk import StoreError
 from harness.leaderboard.entry import Leaderboard
 from harness.leaderboard.write import to_csv, to_html, to_json, to_markdown, write
-from harness.store import StoreError
 from tests.leaderboard.boards import board, entry
 
 

@@ -85,7 +85,7 @@ def test_what_is_left_out_is_never_evidence_and_never_text(parts) -> None:  # ty
 def test_training_lowers_the_loss() -> None:
     tokenizer = QWEN.tokenizer()
     model = QWEN.new_model(tokenizer, 0)
-    history = train(QWEN, model, tokenizer, Schedule(5, 26, (2, 3), 2, FROM_NOTHING.mix), seed=0)
+    history = train(QWEN, model, tokenizer, Schedule(5, 26, 3, 2, 2, FROM_NOTHING.mix), seed=0)
     assert history[-1]["hints"] < history[0]["hints"] - 1.0
     assert not model.training
 
@@ -97,7 +97,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyP
 
     def run(resume: Resume | None) -> list[dict[str, float]]:
         torch.manual_seed(0)
-        schedule = Schedule(1, 5, (1, 0), 1, FROM_NOTHING.mix)
+        schedule = Schedule(1, 5, 0, 1, 1, FROM_NOTHING.mix)
         return train(QWEN, QWEN.new_model(tokenizer, 0), tokenizer, schedule, seed=0, resume=resume)
 
     whole = run(None)

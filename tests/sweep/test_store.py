@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.store import Answer, Store, StoreError, canonical, missing, plain_index, predictions_digest
+from harness.disk import StoreError
+from harness.store import Answer, Store, canonical, missing, plain_index, predictions_digest
 
 SETTINGS: dict[str, Any] = {
     "model": {"name": "m", "revision": "r1"},
@@ -148,11 +149,11 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     cell = Store(tmp_path).cell(SETTINGS)
     with cell.open() as writer:
         writer.append(Answer(1, "A"))
-        full, kept = os.open("/dev/full", os.O_WRONLY), os.dup(writer._fd)
-        os.dup2(full, writer._fd)
+        full, kept = os.open("/dev/full", os.O_WRONLY), os.dup(writer._journal._fd)
+        os.dup2(full, writer._journal._fd)
         with pytest.raises(StoreError, match="disk is full"):
             writer.append(Answer(2, "B"))
-        os.dup2(kept, writer._fd)
+        os.dup2(kept, writer._journal._fd)
         os.close(full)
         os.close(kept)
     assert list(cell.read()) == [1]
