@@ -9,7 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from harness.compressor.dataset import Pair
+from harness.compressor.dataset import FREE, Pair
 from harness.compressor.opened import Data
 from harness.compressor.train import Settings
 from model_wrappers.compressor.net import CHANNELS, InputScale
@@ -97,7 +97,7 @@ def _teacher(option: str, order: Sequence[Any], sets: Sequence[Data], settings: 
     for data in sets[1:]:
         differs = [
             name
-            for name in (first.manifest.keys() | data.manifest.keys()) - {"relevance", "sources"}
+            for name in (first.manifest.keys() | data.manifest.keys()) - {"relevance", *FREE}
             if first.manifest.get(name) != data.manifest.get(name)
         ]
         differs += [
