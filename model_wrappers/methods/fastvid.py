@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger
+from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class FastVID(Merger):
     name: ClassVar[str] = "fastvid"
     media: ClassVar[frozenset[str]] = frozenset({"video"})
     needs_vision: ClassVar[bool] = True
+    counted_as: ClassVar[str] = "the video has `segments` segments of equal length"
     segments: int = 8
     similarity: float = 0.9
     merged: float = 0.4
@@ -115,6 +119,28 @@ class FastVID(Merger):
                 kept.append(rest.flatten()[peaks])
                 merged[kept[-1]] = (weight * pool[peaks] + (1 - weight) * mean).to(merged)
         return torch.cat(kept)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """The attention of one layer of the vision encoder, the distances in each peaked frame, and the products by
+        which a segment's tokens find their peaks and are summed to them. For a video of `segments` segments of equal
+        length: fewer or longer ones cost more.
+        """
+        from model_wrappers.methods.frames import apportion
+
+        if (tower := shape.tower) is None:
+            return None
+        n_frames = tower.frames(prompt.visual, prompt.pictures)
+        n, width = prompt.visual // n_frames, shape.decoder.hidden
+        retained = _retained(n, budget(keep, prompt.visual), n * n_frames)
+        asked = int(retained * self.merged)
+        rest = n - (retained - asked)
+        total = tower.looked_into(prompt.visual, prompt.pictures)
+        for length in apportion(n_frames, [1] * min(self.segments, n_frames)):
+            anchors = -(-length // self.every)
+            count = min(asked * length // anchors, rest)
+            if count:
+                total += anchors * (product(rest, width, rest) + 2 * product(length * rest, width, count))
+        return total
 
 
 def _retained(n: int, k: int, in_frames: int) -> int:
