@@ -2,7 +2,8 @@
 
 A product of [a, b] with [b, c] is 2abc operations: a multiply-add is two. Attention products are counted whole, without
 the half that a causal mask hides, as torch's FLOP counter and an eager kernel do. Norms, activations, softmax, RoPE and
-pooling are no matrix products. Loads no torch.
+pooling are no matrix products. The distances between all pairs of n points in d dimensions, which clustering takes, are
+counted as the product that would give them, 2nnd, whatever computes them. Loads no torch.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Tower:
     hidden, ffn, layers: of the encoder. patch: numbers in one patch. merged: patches behind one row of the projector.
     inside: width between the projector's products. patches: of each picture, where all pictures have one size; None
     where a picture has `merged` patches for each of its visual tokens. rows: of the projector for each picture of one
-    size (it may work before tokens are pooled or cut off).
+    size (it may work before tokens are pooled or cut off). heads: of the encoder's attention.
     """
 
     hidden: int
@@ -92,6 +93,7 @@ class Tower:
     inside: int
     patches: int | None = None
     rows: int = 0
+    heads: int = 1
 
     def encoder(self, n_visual: float, pictures: int) -> float:
         """Operations of the encoder; each picture's patches look at one another."""
@@ -104,6 +106,25 @@ class Tower:
         """Operations of the projector to states of width `out`."""
         rows = n_visual if self.patches is None else pictures * self.rows
         return product(rows, self.merged * self.hidden, self.inside) + product(rows, self.inside, out)
+
+    def looked_into(self, n_visual: float, pictures: int) -> float:
+        """Operations of one layer's queries, keys and logits, computed beside the encoder.
+
+        What `model_wrappers.vision` does. Where pictures have any size (Qwen2-VL), values come out of the same product.
+        """
+        patches = self._patches(n_visual, pictures)
+        projected = product(patches, self.hidden, (3 if self.patches is None else 2) * self.hidden)
+        return projected + product(patches, self.hidden, patches / pictures)
+
+    def frames(self, n_visual: int, pictures: int) -> int:
+        """The pictures, or 1 where they are the tiles of one image: what a method that goes by frames sees.
+
+        LLaVA-OneVision pools a video's frames and not an image's tiles, so their number of tokens tells them apart.
+        """
+        if self.merged > 1:
+            return pictures
+        pooled = pictures * ((math.isqrt(self.rows) + 1) // 2) ** 2
+        return pictures if pooled <= n_visual <= pooled + 1 else 1
 
     def most(self, pictures: int) -> int | None:
         """The most visual tokens that so many pictures of one size give; None where a picture has any size.

@@ -20,7 +20,8 @@ NOTES = (
     "TFLOPs (paper): arXiv 2506.01097, eq. 4 to 6: of the visual tokens in the language model, a multiply-add as one; "
     "of the choosing only its compressor's is counted.",
     "TFLOPs (exact): of every matrix product of the prefill, text, vision encoder, output head and the method's "
-    "choosing included, a multiply-add as two, attention with its masked half. Of it, vision and choosing apart.",
+    "choosing included, a multiply-add as two, attention with its masked half, distances of all pairs as one product. "
+    "Of it, vision and choosing apart.",
     "KV cache (MiB): of the visual tokens. Equivalent tokens: visual tokens, mean over the decoder's layers.",
 )
 
@@ -135,6 +136,9 @@ def _lacking(found: Report) -> list[str]:
     silent = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.exact.scoring is None)
     if silent:
         notes.append(f"No exact total of {', '.join(silent)}: the method does not say what its choosing costs.")
+    for name, line in {_name(line.spec): line for line in found.lines}.items():
+        if line.count.exact.scoring is not None and line.spec.method.counted_as:
+            notes.append(f"Choosing of {name} depends on what is shown: counted where {line.spec.method.counted_as}.")
     beyond = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.paper is None)
     if beyond:
         notes.append(f"No paper count of {', '.join(beyond)}: it runs the whole model before it chooses.")

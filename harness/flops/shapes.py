@@ -112,7 +112,15 @@ def _qwen2_vl_tower(vision: _Config) -> Tower:
     width, patch = vision.number("embed_dim"), vision.number("patch_size")
     merged = vision.number("spatial_merge_size") ** 2
     numbers = vision.number("in_channels", "in_chans", default=3) * vision.number("temporal_patch_size") * patch**2
-    return Tower(width, width * vision.number("mlp_ratio"), vision.number("depth"), numbers, merged, merged * width)
+    return Tower(
+        width,
+        width * vision.number("mlp_ratio"),
+        vision.number("depth"),
+        numbers,
+        merged,
+        merged * width,
+        heads=vision.number("num_heads"),
+    )
 
 
 def _siglip_tower(vision: _Config, out: int, merged: int) -> Tower:
@@ -127,6 +135,7 @@ def _siglip_tower(vision: _Config, out: int, merged: int) -> Tower:
         out,
         side**2,
         side**2 if merged == 1 else ((side + 1) // 2) ** 2,
+        vision.number("num_attention_heads"),
     )
 
 

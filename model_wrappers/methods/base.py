@@ -33,6 +33,9 @@ class Method:
     """Whether scoring looks at the model's own greedy response (`prompt.cache['response_ids']`)."""
     needs_vision: ClassVar[bool] = False
     """Whether it looks at what the vision encoder knew of the visual tokens (`prompt.vision`)."""
+    counted_as: ClassVar[str] = ""
+    """What `scoring_flops` takes for granted, in a few words, where choosing costs more for some pictures or texts than
+    for others of the same size."""
     positions: Literal["own", "renumber"] = field(default="own", kw_only=True)
     """"own": a kept token keeps its position ids, and decoding goes on after the uncut length. "renumber": gaps are
     closed (`model_wrappers.positions.renumbered`), and decoding goes on after the cut length."""

@@ -4,10 +4,14 @@ ZichenWen1/DART, Qwen2-VL/Qwen2VL_DART/modeling_qwen2_vl_self.py)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Cut, LayerPruner, Passage
+from model_wrappers.shape import product
+
+if TYPE_CHECKING:
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,14 @@ class DART(LayerPruner):
             alike = states[visual[free]] @ states[pivot]
             kept[free[alike.argsort(stable=True)[: self._each(share, passage.prompt.n_visual)]]] = True
         return Cut(kept.nonzero().squeeze(1))
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """Keys of every row, and the products of each pivot with the visual tokens still free."""
+        visual, each = min(self.pivot_image_token, prompt.visual), self._each(keep, prompt.visual)
+        pivots = visual + min(self.pivot_text_token, prompt.instruction)
+        free = sum(max(0, prompt.visual - visual - turn * each) for turn in range(pivots))
+        keys = product(prompt.length, shape.decoder.hidden, shape.decoder.key)
+        return keys + product(free, shape.decoder.hidden, 1)
 
     def _each(self, share: float, n_visual: int) -> int:
         """Tokens that one pivot takes."""

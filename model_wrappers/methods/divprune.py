@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model_wrappers.methods.base import Selector
+from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 BLOCK = 1024
 """Rows of the distance matrix that are looked at together."""
@@ -48,3 +51,8 @@ class DivPrune(Selector):
                 nearest[chosen] = float("-inf")
             chosen.append(int(nearest.argmax()))
         return torch.tensor(sorted(chosen), device=tokens.device)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """All pairs for the first token, and each chosen one but the last with all tokens."""
+        columns = prompt.visual + budget(keep, prompt.visual) - 1
+        return product(prompt.visual, shape.decoder.hidden, columns)

@@ -1,5 +1,5 @@
 """FastVID: Dynamic Density Pruning for Fast Video Large Language Models (arXiv 2503.11187; LunarShen/FastVID,
-LLaVA-NeXT, modeling_qwen2.py)."""
+fastvid_llavaonevision/LLaVA-NeXT, llava/model/language_model/modeling_qwen2.py and llava/model/llava_arch.py)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger
+from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,23 @@ class FastVID(Merger):
     segment's last. Each token of a segment that is not salient goes to the most similar peak of each such frame, and a
     peak becomes w * itself + (1 - w) * the mean of its members (itself among them), w = max(1 / (members + 1), `own`).
     So T * m tokens are left, or fewer where a segment's share does not divide, or where a frame has not as many tokens
-    as peaks are asked of it (there the official code stops). LLaVA-OneVision's newline behind the video is kept, as
-    there. In a prompt with a video an image counts as a video of one frame.
+    as peaks are asked of it (there the official code stops, as it does where there are not `segments` frames).
+    LLaVA-OneVision's newline behind the video is kept beyond that, as there. In a prompt with a video an image counts
+    as a video of one frame. In the paper's and the official names the fields are c, tau, d, p and beta.
 
     Substitutes. Frame features and attention come from SigLIP's pooling head in the official code, which the families
-    here do not have: a frame's feature is the mean of its tokens, a token's attention that of `VisionView.attention`.
-    The noise added to densities is left out (`density_peaks`). A frame of Qwen2-VL is a step of time.
+    here do not have: a frame's feature is the mean of its tokens (as in the official code for Qwen2.5-VL), a token's
+    attention that of `VisionView.attention` (that code: the softmax of the frame's mean query against its tokens' mean
+    keys, in the last layer). The noise added to densities is left out (`density_peaks`), and tokens are compared and
+    summed in float32, whatever the model computes in. A frame of Qwen2-VL is a step of time. The official code for
+    Qwen2.5-VL differs further: similarity 0.84, shares counted a segment, frames that are above 0.95 alike within a
+    segment left without tokens, peaks no members of their own. All families here follow the one for LLaVA-OneVision.
     """
 
     name: ClassVar[str] = "fastvid"
     media: ClassVar[frozenset[str]] = frozenset({"video"})
     needs_vision: ClassVar[bool] = True
+    counted_as: ClassVar[str] = "the video has `segments` segments of equal length"
     segments: int = 8
     similarity: float = 0.9
     merged: float = 0.4
@@ -59,10 +68,11 @@ class FastVID(Merger):
         features = prompt.inputs_embeds[prompt.visual_rows]
         attention = view(prompt).attention.nan_to_num(-1.0)  # an image's newlines are the least salient
         left = torch.ones(prompt.n_visual, dtype=torch.bool, device=features.device)
-        merged, kept = features.clone(), []
-        for frames in videos(model, prompt):
+        merged, kept, found = features.clone(), [], videos(model, prompt)
+        in_frames = sum(frames.numel() for frames in found)
+        for frames in found:
             left[frames] = False
-            retained = max(1, frames.shape[1] * k // prompt.n_visual)
+            retained = _retained(frames.shape[1], k, in_frames)
             for segment in frames.split(self.lengths(features[frames].float().mean(dim=1))):
                 kept.append(self._shorten(segment, features, attention, retained, merged))
         places = torch.cat((*kept, left.nonzero().squeeze(1))).sort().values
@@ -94,14 +104,14 @@ class FastVID(Merger):
         others = torch.ones_like(segment, dtype=torch.bool).scatter(1, salient, False)
         rest = segment[others].view(n_frames, -1)
         kept = [segment.gather(1, salient).flatten()]
-        anchors = range((n_frames - 1) % self.every, n_frames, self.every)
+        anchors = list(range((n_frames - 1) % self.every, n_frames, self.every))
         count = min(asked * n_frames // len(anchors), rest.shape[1])
         if count:
-            scores, _ = density_peaks(features[rest], 4)
+            scores, _ = density_peaks(features[rest[anchors]], 4)
             pool = features[rest.flatten()].float()
             unit = torch.nn.functional.normalize(pool, dim=-1)
-            for anchor in anchors:
-                peaks = top(scores[anchor], count) + anchor * rest.shape[1]
+            for anchor, score in zip(anchors, scores, strict=True):
+                peaks = top(score, count) + anchor * rest.shape[1]
                 goes_to = torch.nn.functional.one_hot((unit @ unit[peaks].T).argmax(dim=1), count).float()
                 members = goes_to.sum(dim=0)[:, None]
                 weight = (1 / (members + 1)).clamp(min=self.own)
@@ -109,3 +119,30 @@ class FastVID(Merger):
                 kept.append(rest.flatten()[peaks])
                 merged[kept[-1]] = (weight * pool[peaks] + (1 - weight) * mean).to(merged)
         return torch.cat(kept)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """The attention of one layer of the vision encoder, the distances in each peaked frame, and the products by
+        which a segment's tokens find their peaks and are summed to them. For a video of `segments` segments of equal
+        length: fewer or longer ones cost more.
+        """
+        from model_wrappers.methods.frames import apportion
+
+        if (tower := shape.tower) is None:
+            return None
+        n_frames = tower.frames(prompt.visual, prompt.pictures)
+        n, width = prompt.visual // n_frames, shape.decoder.hidden
+        retained = _retained(n, budget(keep, prompt.visual), n * n_frames)
+        asked = int(retained * self.merged)
+        rest = n - (retained - asked)
+        total = tower.looked_into(prompt.visual, prompt.pictures)
+        for length in apportion(n_frames, [1] * min(self.segments, n_frames)):
+            anchors = -(-length // self.every)
+            count = min(asked * length // anchors, rest)
+            if count:
+                total += anchors * (product(rest, width, rest) + 2 * product(length * rest, width, count))
+        return total
+
+
+def _retained(n: int, k: int, in_frames: int) -> int:
+    """Tokens left of a frame of n, where k of the `in_frames` tokens of all frames are asked for."""
+    return max(1, min(n, n * k // in_frames))

@@ -1,5 +1,5 @@
 """PruneVid: Visual Token Pruning for Efficient Video Large Language Models (arXiv 2412.16117; Visual-AI/PruneVid,
-models/pllava/modeling_pllava.py)."""
+models/pllava/modeling_pllava.py; its second stage in models/pllava/elastic_cache.py and llama.py)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger
+from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 class Group(NamedTuple):
@@ -36,19 +39,24 @@ class PruneVID(Merger):
     place. The official c is 0.5; here c is the largest for which not more than k tokens are left in all. No c leaves
     fewer than the static and dynamic groups of `least` or fewer tokens, and one of each other group: where k is less,
     that is what is left. LLaVA-OneVision's newline behind the video is kept. In a prompt with a video an image counts
-    as a video of one frame, all of it dynamic.
+    as a video of one frame, all of it dynamic. In the official names `scenes` is temporal_segment_ratio, `similarity`
+    tau and c cluster_ratio; `least` is a constant there.
 
-    Not done: the second stage, which in LLM layer 10 keeps the 0.4 of these tokens that the question looks at most and
-    cuts the KV cache of the layers before it too. A merger cuts at the LLM's input alone.
+    Not done: the second stage. Behind LLM layer 10 (counted from 0) it keeps int(0.4 n) of the n tokens of each scene's
+    static group and of each frame's dynamic one, by the attention of the text behind the video in that layer, worked
+    out without RoPE and without a causal mask, its highest over heads and text rows; and it cuts the KV cache of layers
+    0 to 10 to the same tokens. A merger cuts at the LLM's input alone.
 
     Substitutes. The noise added to densities is left out (`density_peaks`). Tokens stay in the order of their places,
-    where the official code puts the static ones of a scene before its dynamic ones. A frame of Qwen2-VL is a step of
-    time.
+    where the official code puts the static ones of a scene before its dynamic ones. Where there are fewer frames or
+    tokens than neighbours, or fewer frames than 1 / `scenes`, all are neighbours and the video is one scene (there the
+    official code stops). A frame of Qwen2-VL is a step of time.
     """
 
     name: ClassVar[str] = "prunevid"
     media: ClassVar[frozenset[str]] = frozenset({"video"})
     positions: Literal["own", "renumber"] = field(default="renumber", kw_only=True)
+    counted_as: ClassVar[str] = "no token is static (the most there can be)"
     scenes: float = 0.25
     similarity: float = 0.8
     least: int = 14
@@ -123,6 +131,18 @@ class PruneVID(Merger):
             middle = (low + high) // 2
             low, high = (middle, high) if sum(at(middle)) <= k else (low, middle)
         return at(low)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """The distances of the frames, and of the tokens of each frame: those of a video without static tokens, which
+        are clustered once a scene and so cost less.
+        """
+        if (tower := shape.tower) is None:
+            return None
+        n_frames, width = tower.frames(prompt.visual, prompt.pictures), shape.decoder.hidden
+        n = prompt.visual // n_frames
+        (share,) = set(self.shares([n] * n_frames, budget(keep, prompt.visual) - (prompt.visual - n * n_frames)))
+        clustered = n_frames * product(n, width, n) if share < n else 0.0
+        return product(n_frames, width, n_frames) + clustered
 
 
 def _runs(labels: list[int]) -> list[tuple[int, int, int]]:

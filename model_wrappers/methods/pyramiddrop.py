@@ -12,6 +12,8 @@ from model_wrappers.methods.base import LayerPruner
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from model_wrappers.shape import PromptSize, Shape
+
 
 @dataclass(frozen=True)
 class PyramidDrop(LayerPruner):
@@ -55,3 +57,9 @@ class PyramidDrop(LayerPruner):
 
         last = hidden.shape[0] - 1
         return attention_rows(layer, hidden, last, last + 1, position_embeddings)[0, visual]
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """One query row at each cut, on the rows that enter it."""
+        held = self.counts(shape.decoder.layers, keep, prompt.visual)
+        cuts = self.plan(shape.decoder.layers, keep)
+        return sum(shape.decoder.attention_rows(1, held[cut - 1] + prompt.text) for cut in cuts)

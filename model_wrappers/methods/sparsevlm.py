@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Cut, LayerPruner, Passage
 from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from model_wrappers.shape import PromptSize, Shape
 
 OF_LAYERS, CUTS = 32, (3, 7, 16)
 """In the official code layers 2, 6 and 15 of 32 are scored and what they give is cut."""
@@ -41,6 +44,7 @@ class SparseVLM(LayerPruner):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    counted_as: ClassVar[str] = "all text behind the visual tokens rates (the most there can be)"
     positions: Literal["own", "renumber"] = field(default="renumber", kw_only=True)
 
     def check(self, model: Any) -> None:
@@ -78,9 +82,19 @@ class SparseVLM(LayerPruner):
         centres, merged = cluster(passage.hidden[visual[back]], means)
         return Cut(order[:kept].sort().values, merged, back[centres])
 
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        """At each cut the products that tell raters, the raters' attention, and the distances of what comes back."""
+        decoder, there, total = shape.decoder, prompt.visual, 0.0
+        for share in self.plan(decoder.layers, keep).values():
+            total += product(prompt.visual, decoder.hidden, prompt.instruction)
+            total += decoder.attention_rows(max(1, prompt.instruction), there + prompt.text)
+            kept, returning, means = self._counts(share, prompt.visual, there)
+            total += product(returning, decoder.hidden, returning)
+            there = kept + means
+        return total
+
     def _counts(self, share: float, n_visual: int, there: int) -> tuple[int, int, int]:
         """Tokens kept, tokens that come back, and clusters that they come back as."""
-
         kept = min(budget(share, n_visual), there - 1)
         if kept < 1:
             return there, 0, 0

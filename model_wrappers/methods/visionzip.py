@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Merger
+from model_wrappers.rounding import budget
+from model_wrappers.shape import product
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model_wrappers.prompt import VisualPrompt
+    from model_wrappers.shape import PromptSize, Shape
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class VisionZip(Merger):
 
         from model_wrappers.selection import top
 
-        contextual = int(self.contextual * k + 0.5)
+        contextual = self._contextual(k)
         dominant = top(attention, k - contextual)
         left = torch.ones_like(attention, dtype=torch.bool)
         left[dominant] = False
@@ -86,3 +89,23 @@ class VisionZip(Merger):
         targets, others = rest[is_target], rest[~is_target]
         unit = torch.nn.functional.normalize(keys, dim=-1)
         return dominant, targets, others, (unit[others] @ unit[targets].T).argmax(dim=1)
+
+    def _contextual(self, k: int) -> int:
+        """Of k tokens of one image or frame those that are contextual."""
+        return int(self.contextual * k + 0.5)
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
+        """The attention and keys of one layer of the vision encoder, and the cosines of keys that merge.
+
+        An image's newlines, which LLaVA-OneVision alone has and which are not merged, are counted as if they were.
+        """
+        from model_wrappers.methods.frames import apportion
+
+        if (tower := shape.tower) is None:
+            return None
+        frames = tower.frames(prompt.visual, prompt.pictures)
+        sizes = [prompt.visual // frames] * frames
+        total = tower.looked_into(prompt.visual, prompt.pictures)
+        for size, share in zip(sizes, apportion(min(budget(keep, prompt.visual), sum(sizes)), sizes), strict=True):
+            total += product(size - share, tower.hidden / tower.heads, self._contextual(share))
+        return total

@@ -49,6 +49,17 @@ def test_the_table_names_both_conventions(capsys: pytest.CaptureFixture[str]) ->
     assert rows[3][5:7] == ["-", "-"] and "No paper count of relevance" in out
 
 
+def test_every_method_of_the_tables_has_an_exact_total(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["pyramiddrop", "sparsevlm", "divprune", "dart", "visionzip", "prunevid", "fastvid"]
+    model = ["--model", "llava-onevision-qwen2-7b-ov-hf", "--tokens", "6273", "--pictures", "32"]
+    status, out, _ = said(capsys, *model, *names, "--keep", "0.25")
+    assert status == 0 and "No exact total" not in out
+    choosing = {line.split("|")[1].strip(): float(line.split("|")[-2]) for line in out.splitlines()[4:12]}
+    assert set(choosing) == {"vanilla", *names}
+    assert all(0.005 < choosing[name] < 0.5 for name in names), "of 120 TFLOPs"
+    assert "Choosing of sparsevlm depends on what is shown: counted where all text behind" in out
+
+
 def test_json_holds_what_python_holds(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = said(capsys, *QWEN, "fastv:layer=2", "--keep", "0.5", "--json")
     assert status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,26 @@ METHODS = [
     method("cnn"),
     method("fastv"),
     method("fastv", layer=2),
+    method("pyramiddrop"),
+    method("divprune"),
+    method("dart"),
+    method("visionzip"),
 ]
+# What their choosing costs depends on what is shown: these fields make any video the one that is counted.
+OF_VIDEOS = [
+    method("prunevid", similarity=1.5, least=2),
+    method("prunevid", similarity=1.5, least=3),
+    method("prunevid", similarity=1.5, least=30),
+    method("fastvid"),  # each frame is a segment: there are no more than 8
+    method("fastvid", segments=1, similarity=-2.0),
+    method("fastvid", segments=1, similarity=-2.0, merged=0.9, every=2),
+]
+# torch has no formula for a matrix with a vector, nor for the distances of all pairs, counted as the product of as many
+# numbers.
+UNKNOWN = {
+    torch.ops.aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1],
+    torch.ops.aten._cdist_forward: lambda one, other, *_, **__: 2 * prod(one) * other[-2],
+}
 PROMPTS = {"image": [picture(4, 5), "What is it?"], "video": [clip(6, 3, 3), "What happens?"]}
 
 
@@ -37,25 +57,43 @@ class Subject:
     """One tiny model, its shape and what it is asked."""
 
     def __init__(self, folder: Path, asker: Asker, model: Any) -> None:
-        self.model, self.shape = model, read(folder)
+        self.model, self.shape, self.family = model, read(folder), asker.family.name
         self.inputs = {name: asker(parts) for name, parts in PROMPTS.items()}
 
-    def measured(self, media: str, chosen: Method, keep: float) -> tuple[float, VisualPrompt, list[int]]:
-        """Operations that torch counts from pixels to the first token, the prompt, and what the layers' caches hold."""
-        with FlopCounterMode(display=False) as counter:
+    def measured(
+        self, media: str, chosen: Method, keep: float, alike: bool = False
+    ) -> tuple[float, VisualPrompt, list[int]]:
+        """Operations that torch counts from pixels to the first token, the prompt, and what the layers' caches hold.
+
+        alike: whether all text behind the visual tokens is made one word.
+        """
+        with FlopCounterMode(display=False, custom_mapping=UNKNOWN) as counter:
             (prompt,) = encode(self.model, self.inputs[media])
+            if alike:
+                prompt.inputs_embeds[prompt.instruction] = prompt.inputs_embeds[-1].clone()
             _, record = generate(self.model, prompt, chosen, keep, max_new_tokens=1)
-        return counter.get_total_flops(), prompt, record.kv_visual
+        # The tables of RoPE are worked out by products, which the convention leaves out.
+        by_module = counter.get_flop_counts()
+        tables = sum(sum(found.values()) for name, found in by_module.items() if "rotary" in name.lower())
+        return counter.get_total_flops() - tables, prompt, record.kv_visual
 
     def counted(self, media: str, prompt: VisualPrompt, chosen: Method, keep: float, response: int = 1) -> Count:
         size = PromptSize(
             visual=prompt.n_visual,
-            text=len(prompt.input_ids) - prompt.n_visual,
+            text=self.text(prompt),
             instruction=int(prompt.instruction.sum()),
             pictures=self.pictures(media),
             response=response,
         )
         return count(self.shape, chosen, keep, size)
+
+    def choosing(self, found: Count, truth: float, prompt: VisualPrompt, held: list[int]) -> float:
+        """Of `truth` what is neither the encoder's nor that of the decoder's work on what its layers hold."""
+        assert found.exact.vision is not None
+        return truth - found.exact.vision - self.shape.decoder.forward(held, self.text(prompt)) - found.exact.head
+
+    def text(self, prompt: VisualPrompt) -> int:
+        return len(prompt.input_ids) - prompt.n_visual
 
     def pictures(self, media: str) -> int:
         """What the vision encoder sees apart, by what the processor made: pairs of frames, tiles, frames, images."""
@@ -78,14 +116,36 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Subject(folder, Asker(family, AutoProcessor.from_pretrained(folder)), model)
 
 
-@pytest.mark.parametrize("media", ["image", "video"])
-@pytest.mark.parametrize("chosen", METHODS, ids=str)
+CASES = [(media, chosen) for media in PROMPTS for chosen in METHODS] + [("video", chosen) for chosen in OF_VIDEOS]
+
+
+@pytest.mark.parametrize(("media", "chosen"), CASES, ids=str)
 def test_every_matrix_product_is_counted(subject: Subject, media: str, chosen: Method) -> None:
-    keep = 1.0 if chosen.name == "vanilla" else 0.25
+    """All of a prefill, and of it the choosing alone, which is the smallest part."""
+    keep = 1.0 if chosen.name == "vanilla" else 0.5
     truth, prompt, held = subject.measured(media, chosen, keep)
     found = subject.counted(media, prompt, chosen, keep)
-    assert found.exact.total == pytest.approx(truth, rel=1e-3)
+    if chosen not in OF_VIDEOS:  # these may leave fewer than the budget allows, by what is shown
+        assert list(found.held) == held
+        assert found.exact.total == pytest.approx(truth, rel=1e-3)
+    # Newlines, which only this family's images have, are counted as if VisionZip merged them.
+    newlines = chosen.name == "visionzip" and subject.family == "llava_onevision" and media == "image"
+    assert found.exact.scoring == pytest.approx(
+        subject.choosing(found, truth, prompt, held), rel=5e-2 if newlines else 1e-3
+    )
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_sparsevlm_is_counted_where_all_text_rates(subject: Subject, media: str) -> None:
+    """Where all of it is one word, none is more like the visual tokens than the mean: then all of it rates."""
+    chosen, keep = method("sparsevlm"), 0.5
+    truth, prompt, held = subject.measured(media, chosen, keep, alike=True)
+    found = subject.counted(media, prompt, chosen, keep)
     assert list(found.held) == held
+    assert found.exact.total == pytest.approx(truth, rel=1e-3)
+    assert found.exact.scoring == pytest.approx(subject.choosing(found, truth, prompt, held), rel=1e-3)
+    asked = subject.measured(media, chosen, keep)[0]
+    assert asked < truth, "any other text costs less"
 
 
 def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) -> None:

@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_
 
 from model_wrappers import UserError, budget, compress, encode, generate
 from model_wrappers.methods.base import LayerPruner
-from model_wrappers.methods.fastvid import FastVID
+from model_wrappers.methods.fastvid import FastVID, _retained
 from model_wrappers.methods.frames import apportion, videos
 from model_wrappers.methods.prunevid import PruneVID, contiguous
 from model_wrappers.methods.visionzip import VisionZip
@@ -182,13 +182,21 @@ def test_fastvid(model: Any, ask: Any, family: Family, keep: float) -> None:
     for seed, jump in ((0, 12), (1, 4)):
         slow = scenic(prompt, frames, seed, jump)
         features = list(slow.inputs_embeds[slow.visual_rows])
-        share = (budget(keep, slow.n_visual), slow.n_visual)
+        share = (budget(keep, slow.n_visual), len(frames) * len(frames[0]))
         expected = reference.fastvid(features, frames, attention.tolist(), share)
         if family.name == "llava_onevision":
             expected[slow.n_visual - 1] = features[-1]
         places = check(model, slow, FastVID(), keep, expected)
         retained = max(1, len(frames[0]) * share[0] // share[1])
         assert len(places) <= len(frames) * retained + (family.name == "llava_onevision")
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0.5, 98), (0.25, 49), (0.1, 19)])
+@pytest.mark.parametrize("frames", [8, 32])
+@pytest.mark.parametrize("newlines", [0, 1])
+def test_fastvid_keeps_the_official_number_of_a_frame(keep: float, left: int, frames: int, newlines: int) -> None:
+    """int(196 * keep), also where LLaVA-OneVision's newline makes the prompt longer than its frames."""
+    assert _retained(196, budget(keep, 196 * frames + newlines), 196 * frames) == left
 
 
 def test_fastvids_segments_by_hand() -> None:
