@@ -31,16 +31,16 @@ class Group(NamedTuple):
 class PruneVID(Merger):
     """Tokens that stay alike through a scene become their mean over time; then tokens near each other are clustered.
 
-    Frames are clustered by DPC-KNN (7 neighbours) on the mean of their tokens into `scenes` * T clusters, which are
-    made contiguous: only a cluster's longest run stays, the other frames go to the longer of the neighbouring runs.
-    Within a scene the tokens of one place are static where the mean cosine of all pairs of frames is above
-    `similarity`. The static tokens of a scene and the dynamic ones of each frame are then each clustered by DPC-KNN, to
+    Frames are clustered by DPC-KNN (7 neighbours) on the mean of their tokens into `temporal_segment_ratio` * T
+    clusters, which are made contiguous: only a cluster's longest run stays, the other frames go to the longer of the
+    neighbouring runs. Within a scene the tokens of one place are static where the mean cosine of all pairs of frames is
+    above `tau`. The static tokens of a scene and the dynamic ones of each frame are then each clustered by DPC-KNN, to
     a share c of their number, where there are more than `least`; a cluster becomes its mean and stands in its centre's
     place. The official c is 0.5; here c is the largest for which not more than k tokens are left in all. No c leaves
     fewer than the static and dynamic groups of `least` or fewer tokens, and one of each other group: where k is less,
     that is what is left. LLaVA-OneVision's newline behind the video is kept. In a prompt with a video an image counts
-    as a video of one frame, all of it dynamic. In the official names `scenes` is temporal_segment_ratio, `similarity`
-    tau and c cluster_ratio; `least` is a constant there.
+    as a video of one frame, all of it dynamic. Fields have the official names; c is cluster_ratio there, and `least` a
+    constant.
 
     Not done: the second stage. Behind LLM layer 10 (counted from 0) it keeps int(0.4 n) of the n tokens of each scene's
     static group and of each frame's dynamic one, by the attention of the text behind the video in that layer, worked
@@ -49,21 +49,24 @@ class PruneVID(Merger):
 
     Substitutes. The noise added to densities is left out (`density_peaks`). Tokens stay in the order of their places,
     where the official code puts the static ones of a scene before its dynamic ones. Where there are fewer frames or
-    tokens than neighbours, or fewer frames than 1 / `scenes`, all are neighbours and the video is one scene (there the
-    official code stops). A frame of Qwen2-VL is a step of time.
+    tokens than neighbours, or fewer frames than 1 / `temporal_segment_ratio`, all are neighbours and the video is one
+    scene (there the official code stops). A frame of Qwen2-VL is a step of time.
     """
 
     name: ClassVar[str] = "prunevid"
     media: ClassVar[frozenset[str]] = frozenset({"video"})
     positions: Literal["own", "renumber"] = field(default="renumber", kw_only=True)
     counted_as: ClassVar[str] = "no token is static (the most there can be)"
-    scenes: float = 0.25
-    similarity: float = 0.8
+    temporal_segment_ratio: float = 0.25
+    tau: float = 0.8
     least: int = 14
 
     def __post_init__(self) -> None:
-        if not 0 < self.scenes <= 1:
-            raise UserError(f"prunevid: scenes={self.scenes}, but it is a share of the frames: above 0, at most 1")
+        if not 0 < self.temporal_segment_ratio <= 1:
+            raise UserError(
+                f"prunevid: temporal_segment_ratio={self.temporal_segment_ratio}, but it is a share of the frames: "
+                "above 0, at most 1"
+            )
         if self.least < 1:
             raise UserError(f"prunevid: least={self.least}, but a group to be clustered has more than 1 token")
 
@@ -97,7 +100,7 @@ class PruneVID(Merger):
         """How many frames each scene has, from features [T, C] of the frames."""
         from model_wrappers.methods.frames import cluster
 
-        _, member = cluster(frames, max(1, int(len(frames) * self.scenes)), 7)
+        _, member = cluster(frames, max(1, int(len(frames) * self.temporal_segment_ratio)), 7)
         return [stop - start for _, start, stop in _runs(contiguous(member.tolist()))]
 
     def _groups(self, scene: Tensor, features: Tensor) -> list[Group]:
@@ -109,7 +112,7 @@ class PruneVID(Merger):
         if length > 1:
             unit = torch.nn.functional.normalize(features, dim=-1)
             # The sum of all pairs' cosines is the square of the sum; each frame's with itself is 1.
-            static = (unit.sum(dim=0).square().sum(dim=-1) - length) / (length * (length - 1)) > self.similarity
+            static = (unit.sum(dim=0).square().sum(dim=-1) - length) / (length * (length - 1)) > self.tau
         groups = [Group(features[:, static].mean(dim=0), scene[0, static])]
         groups += [Group(own[~static], places[~static]) for own, places in zip(features, scene, strict=True)]
         return [group for group in groups if len(group.places)]

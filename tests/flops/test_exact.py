@@ -37,12 +37,12 @@ METHODS = [
 ]
 # What their choosing costs depends on what is shown: these fields make any video the one that is counted.
 OF_VIDEOS = [
-    method("prunevid", similarity=1.5, least=2),
-    method("prunevid", similarity=1.5, least=3),
-    method("prunevid", similarity=1.5, least=30),
+    method("prunevid", tau=1.5, least=2),
+    method("prunevid", tau=1.5, least=3),
+    method("prunevid", tau=1.5, least=30),
     method("fastvid"),  # each frame is a segment: there are no more than 8
-    method("fastvid", segments=1, similarity=-2.0),
-    method("fastvid", segments=1, similarity=-2.0, merged=0.9, every=2),
+    method("fastvid", c=1, tau=-2.0),
+    method("fastvid", c=1, tau=-2.0, d=0.9, p=2),
 ]
 # torch has no formula for a matrix with a vector, nor for the distances of all pairs, counted as the product of as many
 # numbers.

@@ -204,8 +204,8 @@ def test_fastvids_segments_by_hand() -> None:
     angle = torch.tensor([0, 0.01, 0.03, 0.06, 1.06, 1.16, 1.27, 1.39, 1.52, 1.67, 1.83, 1.835])
     frames = torch.stack((angle.cos(), angle.sin()), dim=1)
     assert FastVID().lengths(frames) == [4, 1, 1, 1, 1, 1, 1, 2]
-    assert FastVID(segments=1).lengths(frames) == [4, 8]
-    assert FastVID(segments=1).lengths(frames[:1]) == [1]
+    assert FastVID(c=1).lengths(frames) == [4, 8]
+    assert FastVID(c=1).lengths(frames[:1]) == [1]
 
 
 @pytest.mark.parametrize("least", [1, 3])
@@ -296,10 +296,10 @@ def test_the_encoder_is_left_as_it_was(model: Any, ask: Any) -> None:
     ("name", "fields"),
     [
         ("visionzip", {"contextual": 1.0}),
-        ("prunevid", {"scenes": 0.0}),
+        ("prunevid", {"temporal_segment_ratio": 0.0}),
         ("prunevid", {"least": 0}),
-        ("fastvid", {"every": 0}),
-        ("fastvid", {"own": 1.5}),
+        ("fastvid", {"p": 0}),
+        ("fastvid", {"beta": 1.5}),
     ],
 )
 def test_fields_that_cannot_be(name: str, fields: dict[str, Any]) -> None:
