@@ -1,4 +1,4 @@
-"""Disks that are really full or read-only, at every place to which a run writes: one sentence, status 2, nothing lost."""
+"""Disks that are really full or read-only wherever a run writes: one sentence, status 2, nothing lost."""
 
 from __future__ import annotations
 
