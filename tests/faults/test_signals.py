@@ -18,11 +18,7 @@ from tests.faults.conftest import Said
 from tests.sweep.test_kill import alive, children, lines
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-    ids=["INT", "TERM", "HUP"],
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["TERM", "HUP"])
 def test_each_says_how_to_go_on(
     said: Said, command: list[object], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
 ) -> None:
