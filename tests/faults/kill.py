@@ -135,7 +135,12 @@ class Killer:
     def compare(self) -> None:
         """The table that is whole now, with the reference."""
         made, reference = self.table.content(), self.table.reference
-        wrong = [name for name in sorted({*made, *reference}) if made.get(name) != reference.get(name)]
+        wrong = [
+            name
+            for name in sorted({*made, *reference})
+            # A run that lost a worker ended with an incomplete table, whose intervals are kept under their own key.
+            if made.get(name) != reference.get(name) and (name in reference or not name.startswith("scores/table-"))
+        ]
         if wrong:
             raise Wrong(f"differs from the uninterrupted run: {', '.join(wrong)}")
         self.tables += 1
