@@ -1,7 +1,7 @@
 """The command `retain`. Nothing heavy is imported before a command needs it.
 
 Exit status: 0 done; 2 a mistake that the user can mend, told in one sentence; 3 done, but some samples failed or cells
-are incomplete; 130 stopped.
+are incomplete; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by the end of its terminal.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.disk import refusal
 from harness.flops.command import flops
 from harness.matching import MATCHED, Match
+from harness.signals import interrupting
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
@@ -292,6 +294,17 @@ def main(arguments: list[str] | None = None) -> int:
     """The entry point. Returns the exit status; prints a user's mistake as one sentence and no traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
+    with interrupting() as ending:
+        status = _status(arguments)
+        if status == STOPPED:
+            command = shlex.join(["retain", *arguments])
+            print(f"\nretain: stopped; every answer given so far is kept. Go on with: {command}", file=sys.stderr)
+            return ending.status
+        return status
+
+
+def _status(arguments: list[str]) -> int:
+    """Runs the command; what it or its end means to a shell."""
     try:
         status = app(args=arguments, prog_name="retain", standalone_mode=False)
         sys.stdout.flush()
@@ -301,14 +314,16 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"retain: {error}", file=sys.stderr)
         return MISTAKEN
+    except OSError as error:  # of a library that writes or reads where we did not foresee it
+        if (said := refusal(error)) is None:
+            raise
+        print(f"retain: {said}", file=sys.stderr)
+        return MISTAKEN
     except SystemExit as leaving:  # a command that was handed over to may end the process by itself
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except (KeyboardInterrupt, typer.Abort):
-        status = STOPPED
-    if status == STOPPED:  # typer makes this status of Ctrl-C
-        command = shlex.join(["retain", *arguments])
-        print(f"\nretain: stopped; every answer given so far is kept. Go on with: {command}", file=sys.stderr)
-    return status if isinstance(status, int) else 0
+        return STOPPED
+    return status if isinstance(status, int) else 0  # typer makes STOPPED of Ctrl-C
 
 
 def _prepare(

@@ -10,6 +10,16 @@ from pathlib import Path
 
 from model_wrappers.errors import UserError
 
+REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file size limit is reached",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+}
+KEPT = "every answer written before is kept, the same command goes on from there"
+
 
 class StoreError(UserError):
     """The disk cannot take or give back an answer: full, read-only, in use by another run, or a damaged file."""
@@ -18,21 +28,26 @@ class StoreError(UserError):
 @contextmanager
 def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
     """Tells an operating system's refusal (disk full, read-only, no permission) in one sentence, as `StoreError`."""
-    hints = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EFBIG: "the file size limit is reached",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "permission is denied",
-        errno.EPERM: "permission is denied",
-    }
     try:
         yield
     except OSError as error:
-        reason = hints.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(
-            f"cannot {doing} {path}: {reason}; every answer written before is kept, the same command goes on from there"
-        ) from error
+        reason = REFUSALS.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"cannot {doing} {path}: {reason}; {KEPT}") from error
+
+
+def refusal(error: BaseException) -> str | None:
+    """The sentence for an operating system's refusal that a library met, which knows of no `disk_errors`; None for any
+    other error.
+    """
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    return f"cannot use {error.filename or 'a file'}: {REFUSALS[error.errno]}; {KEPT}"
+
+
+def stop_if_full(error: BaseException) -> None:
+    """Raises StoreError where nothing more can be written, which is not the fault of the sample that met it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        raise StoreError(refusal(error)) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from harness.compressor.grading import Grader
 from harness.compressor.sources import Sample
 from harness.models import open_model
 from harness.scoring.judge import JudgeConfig, JudgeError
+from harness.sweep.device import release, works
 from model_wrappers.errors import SampleError, UserError
 from model_wrappers.registry import method
 from model_wrappers.relevance.attention import prompt_first_layer_attention
@@ -65,13 +65,15 @@ class Asker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.model.close()
+        if works(self.model.device):
+            self.model.close()
 
     def outcomes(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
         """Asks the samples in order.
 
         Raises:
-            UserError: the judge does not answer. What was yielded before stands.
+            UserError: the judge does not answer, or an error of a sample left nothing of the device that works. What
+                was yielded before stands.
         """
         pool = ThreadPoolExecutor(1, "decode")
         ahead: deque[tuple[Sample, Future[Any]]] = deque()
@@ -79,11 +81,20 @@ class Asker:
             for sample in samples:
                 ahead.append((sample, pool.submit(self._decode, sample)))
                 if len(ahead) > LOOK_AHEAD:
-                    yield self._ask(*ahead.popleft())
+                    yield from self._asked(*ahead.popleft())
             while ahead:
-                yield self._ask(*ahead.popleft())
+                yield from self._asked(*ahead.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _asked(self, sample: Sample, decoding: Future[Any]) -> Iterator[Outcome]:
+        outcome = self._ask(sample, decoding)
+        yield outcome
+        if outcome.reason and outcome.reason.startswith("failed: ") and not works(self.model.device):
+            raise UserError(
+                f"the device works no more after sample {sample.id} ({outcome.reason.removeprefix('failed: ')}); "
+                "everything before is kept, repeat the command to go on"
+            )
 
     def _decode(self, sample: Sample) -> tuple[Any, str]:
         """The prompt before the model, and the sample's group."""
@@ -132,8 +143,7 @@ class Asker:
             raise UserError(str(error)) from error
         except Exception as error:  # of this sample; the others can be asked
             outcome.reason = f"failed: {_told(error)}"
-            with contextlib.suppress(Exception):
-                torch.cuda.empty_cache()
+            release(error)
         return outcome
 
     def _answer(self, sample: Sample, decoded: Any, outcome: Outcome) -> str | None:

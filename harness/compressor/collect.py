@@ -84,6 +84,7 @@ def collect(
     with TrainingSet.create(options.out, _manifest(options, info, settings, media, taken, tests)) as kept:
         seen = kept.seen()
         todo = [sample for sample in samples if sample.id not in seen]
+        todo.sort(key=lambda sample: sample.id in kept.records)  # those last that failed: one may end this process
         progress.begin(len(samples), len(samples) - len(todo))
 
         def take(outcome: Outcome) -> None:

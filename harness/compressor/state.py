@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from harness.disk import disk_errors
+from harness.disk import write_atomically
 from model_wrappers.errors import UserError
 
 NET, OPTIMISER, BEST = "net.", "optimiser.", "best."
@@ -48,11 +47,8 @@ class State:
         for number, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"{OPTIMISER}{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
         meta = {"key": json.dumps(self.key), "curves": json.dumps([list(epoch) for epoch in curves])}
-        draft = self.path.with_suffix(".part")
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, draft, meta)
-            os.replace(draft, self.path)
+        # Not save_file: it tells a full disk as an error of its own kind, without the operating system's number.
+        write_atomically(self.path, save({name: value.detach().cpu().clone() for name, value in tensors.items()}, meta))
 
     def restore(
         self, net: nn.Module, optimiser: torch.optim.Optimizer
@@ -90,7 +86,6 @@ class State:
     def clear(self) -> None:
         """Forgets the state: the training is done."""
         self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".part").unlink(missing_ok=True)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.disk import disk_errors
 from harness.micro import image_editions, items, prompts, questions, scenes
 from harness.micro.items import PER_MEDIUM, QUESTIONS, Item
 from harness.micro.prompts import LETTERS, VIDEO_FORMATS, as_asked
@@ -43,15 +44,16 @@ def digest() -> str:
 
 
 def ensure(root: Path) -> Path:
-    """The folder `root/micro-<digest>`, written on first use (a few seconds)."""
+    """The folder `root/micro-<digest>`, written on first use (a few seconds). StoreError when the disk refuses."""
     folder = root / f"micro-{digest()}"
     if not (folder / "manifest.json").is_file():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".micro-") as draft:
-            write(Path(draft))
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(draft).rename(folder)
-            Path(draft).mkdir()
+        with disk_errors(folder):
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root, prefix=".micro-") as draft:
+                write(Path(draft))
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(draft).rename(folder)
+                Path(draft).mkdir()
     return folder
 
 

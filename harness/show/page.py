@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import os
 import re
 from pathlib import Path
 
 from PIL import Image
 
+from harness.disk import write_atomically
 from harness.show.draw import NOTHING, Drawing, colour_bar, counted, model_name, notes, same, says
 from harness.show.gather import Picture
 from harness.show.request import Request
 from harness.show.sheet import png
 from harness.store import digest
-from model_wrappers.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 QUALITY = 90
@@ -80,25 +78,16 @@ def write(drawing: Drawing, folder: Path) -> list[Path]:
     Their name is the model's, the file's and a digest of the rest of the request: another question, another name.
 
     Raises:
-        UserError: the disk refuses.
+        StoreError: the disk refuses.
     """
     name = file_name(drawing.gathered.request)
-    contents = {"png": png(drawing), "html": html(drawing).encode()}
-    paths = []
-    for suffix, content in contents.items():
-        path = folder / f"{name}.{suffix}"
-        part = folder / f".{path.name}.{os.getpid()}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            part.replace(path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):  # what went wrong was said above
-                part.unlink()
-        paths.append(path)
-    return paths
+    paths = {
+        folder / f"{name}.png": png(drawing),
+        folder / f"{name}.html": html(drawing).encode(),
+    }
+    for path, content in paths.items():
+        write_atomically(path, content)
+    return list(paths)
 
 
 def file_name(request: Request) -> str:

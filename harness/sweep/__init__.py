@@ -66,7 +66,7 @@ def run(
     todo = lacking(plan, store)
     total = sum(len(plan.samples[cell.benchmark]) for cell in plan.cells)
     progress.begin(total, total - sum(todo.values()))
-    todo = {group: count for group, count in todo.items() if count}
+    todo = _failed_last({group: count for group, count in todo.items() if count}, plan, store)
     start = time.perf_counter()
     if todo and (count := min(workers or fitting(todo), len(todo))) > 1:
         result.add(answer(plan, store, data.folder, todo, count, progress))
@@ -87,3 +87,16 @@ def lacking(plan: Plan, store: Store) -> dict[tuple[str, str], int]:
         key = (cell.model, cell.benchmark)
         found[key] = found.get(key, 0) + len(missing(answers, plan.samples[cell.benchmark]))
     return found
+
+
+def _failed_last(todo: dict[tuple[str, str], int], plan: Plan, store: Store) -> dict[tuple[str, str], int]:
+    """The groups, those last that lack nothing but samples that failed before: one that takes the device with it every
+    time keeps no other group from its answers.
+    """
+
+    def failed(group: tuple[str, str]) -> bool:
+        found = [(store.cell(cell.settings).read(), plan.samples[cell.benchmark]) for cell in plan.of(*group)]
+        lacks = {index for answers, indices in found for index in missing(answers, indices)}
+        return lacks <= {index for answers, _ in found for index, answer in answers.items() if answer.error is not None}
+
+    return {group: todo[group] for group in sorted(todo, key=failed)}

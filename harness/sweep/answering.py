@@ -16,9 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.disk import stop_if_full
 from harness.evidence import evidence_mask
 from harness.plan import Data, Plan, PlannedCell, open_settings
 from harness.store import Answer, CellWriter, Index, Store, missing
+from harness.sweep.device import DeviceLost, release, works
 from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
 
@@ -97,11 +99,12 @@ class Tally:
 class Answerer:
     """Answers one (model, benchmark) after the other; the model stays open until another one is needed.
 
-    For a `with`, at whose end the model is closed.
+    `lost`: why this process can answer nothing more, if it cannot. For a `with`, at whose end the model is closed.
     """
 
     def __init__(self, plan: Plan, store: Store, data: Data, progress: Progress) -> None:
         self.plan, self.store, self.data, self.progress = plan, store, data, progress
+        self.lost: str | None = None
         self._name = ""
         self._model: Any = None
 
@@ -114,9 +117,15 @@ class Answerer:
     def answer(self, name: str, benchmark: str, tally: Tally) -> None:
         """Asks every sample of one model and benchmark that some cell lacks, and counts in `tally`.
 
-        A failed sample is recorded with its reason. Raises UserError for what no sample could be answered with,
-        StoreError when the disk refuses, KeyboardInterrupt as it comes; each answer given before is kept.
+        A failed sample is recorded with its reason. Where an error of one sample leaves nothing of the device that
+        works, the group and all later ones are `unfinished`: their samples were not asked, so they did not fail.
+
+        Raises UserError for what no sample could be answered with, StoreError when the disk refuses, KeyboardInterrupt
+        as it comes; each answer given before is kept.
         """
+        if self.lost:
+            tally.unfinished.append(Unfinished(name, benchmark, self.lost))
+            return
         self.data.open(benchmark, self.plan.experiment.frames_of(name))
         if name != self._name:
             self._close()
@@ -126,6 +135,10 @@ class Answerer:
         start = time.perf_counter()
         try:
             _Pass(self, tally, self._model, name, benchmark).run()
+        except DeviceLost as error:
+            self.lost = str(error)
+            self._model, self._name = None, ""  # not closed: that is a call to the device too
+            tally.unfinished.append(Unfinished(name, benchmark, self.lost))
         finally:
             tally.timing.wall += time.perf_counter() - start
 
@@ -173,7 +186,9 @@ class _Pass:
             use_frames_of(model, self.data.dataset)
 
     def run(self) -> None:
-        """Asks each sample that some cell lacks. The cells are locked from here to the end."""
+        """Asks each sample that some cell lacks, those last that failed before: one that takes the device with it every
+        time keeps no other from its answer. The cells are locked from here to the end.
+        """
         indices = self.plan.samples[self.benchmark]
         with ExitStack() as stack:
             columns = [self._column(cell, indices, stack) for cell in self.plan.of(self.name, self.benchmark)]
@@ -182,6 +197,7 @@ class _Pass:
                 for position, index in enumerate(indices)
                 if any(index in column.wanted for column in columns)
             ]
+            wanted.sort(key=lambda each: any(each[1] in column.writer.answers for column in each[2]))
             for (position, index, asked), decoded in self._decoded(wanted, stack):
                 self._ask(position, index, asked, decoded)
 
@@ -229,14 +245,14 @@ class _Pass:
             finally:
                 timing.encode += clock() - start
         except Exception as error:
-            self._fail(index, asked, error, self.data.problem(position))
+            self._fail(index, asked, error, known=self.data.problem(position))
             return
         start = clock()
         outcomes = self.model.answer_together(prompt, [(column.method, column.keep) for column in asked])
         try:
             for place, text, record, seconds in outcomes:
                 if isinstance(text, Exception):
-                    self._fail(index, [asked[place]], text)
+                    self._fail(index, [asked[place]], text, prompt)
                 else:
                     self._write(index, asked[place], prompt, text, record, seconds)
         finally:  # a UserError comes through: the method cannot be used at all, no sample of it could be answered
@@ -266,8 +282,13 @@ class _Pass:
                 raise SampleError(f"{where}: the class of {self.name} does not tell what its visual tokens show")
             prompt.evidence = evidence_mask(entry, prompt.extents, where).to(prompt.visual.device)
 
-    def _fail(self, index: Index, columns: list[_Column], error: Exception, known: str | None = None) -> None:
-        """Records why a sample has no answer: what is `known` of its media, else what the code said."""
+    def _fail(
+        self, index: Index, columns: list[_Column], error: Exception, prompt: Any = None, known: str | None = None
+    ) -> None:
+        """Records why a sample has no answer: what is `known` of its media, else what the code said; frees what it
+        held. Raises DeviceLost where nothing more can be answered, StoreError where nothing more can be written.
+        """
+        stop_if_full(error)
         reason = known or _reason(error)
         log.debug("%s %s %s failed", self.name, self.benchmark, index, exc_info=error)
         for column in columns:
@@ -275,6 +296,9 @@ class _Pass:
             self.progress.advance(failed=True)
         which = "" if len(columns) > 1 else f"{columns[0].label}: "
         self.tally.failures.append(Failure(self.name, self.benchmark, index, len(columns), which + reason))
+        release(error, prompt)
+        if not works(self.model.device):
+            raise DeviceLost(f"the device works no more after sample {index} ({reason})") from None
 
 
 def use_frames_of(model: Any, dataset: Any) -> None:

@@ -125,10 +125,13 @@ class _Crew:
             return
         if kind == "answer":
             self.progress.advance(failed=content)
-        elif kind == "done":
+        elif kind in ("done", "lost"):
             tally, worker.peak = content
             self.tally.add(tally)
-            self._deal(worker)
+            if kind == "done":
+                self._deal(worker)
+            else:  # it ends by itself; the others go on
+                worker.group = None
         elif kind == "mistake":
             raise content
         else:
@@ -243,4 +246,6 @@ def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:
                 model, benchmark = pipe.recv()
                 tally = Tally()
                 answerer.answer(model, benchmark, tally)
-                pipe.send(("done", (tally, memory.peak())))
+                pipe.send(("lost" if answerer.lost else "done", (tally, memory.peak())))
+                if answerer.lost:
+                    return

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.disk import write_atomically
 from harness.statistics import Cell, Interval
 from harness.statistics.hard import Hard
 from harness.tables.hard import KEY, TITLE, WHATS, hard_columns
@@ -209,7 +209,7 @@ def to_latex(table: Table) -> str:
 def write(table: Table, folder: Path, name: str) -> list[Path]:
     """Write `<name>.md`, `.csv`, `.xlsx` and `.tex` into `folder`, each whole or not at all. Returns their paths.
 
-    Raises UserError when the folder cannot be written.
+    Raises StoreError when the disk refuses.
     """
     contents = {
         "md": to_markdown(table).encode(),
@@ -217,18 +217,10 @@ def write(table: Table, folder: Path, name: str) -> list[Path]:
         "xlsx": to_xlsx(table),
         "tex": to_latex(table).encode(),
     }
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, content in contents.items():
-            path = folder / f"{name}.{suffix}"
-            partial = folder / f".{name}.{suffix}.partial"
-            partial.write_bytes(content)
-            os.replace(partial, path)
-            paths.append(path)
-    except OSError as error:
-        raise UserError(f"the table cannot be written to {folder}: {error.strerror or error}") from error
-    return paths
+    paths = {folder / f"{name}.{suffix}": content for suffix, content in contents.items()}
+    for path, content in paths.items():
+        write_atomically(path, content)
+    return list(paths)
 
 
 def _blocks(table: Table) -> list[tuple[str, list[Column], Sequence[RowResult]]]:

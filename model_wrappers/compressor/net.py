@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model_wrappers.compressor.hub import CONFIG, WEIGHTS, locate
@@ -110,7 +110,8 @@ class Compressor(nn.Module):
             raise UserError("a compressor is saved with the name of the MLLM it was trained for: Compressor(mllm=...)")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / WEIGHTS)
+        # Not save_file: it tells a full disk as an error of its own kind, without the operating system's number.
+        (folder / WEIGHTS).write_bytes(save({name: value.contiguous() for name, value in self.state_dict().items()}))
         (folder / CONFIG).write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
         return folder
 
