@@ -16,8 +16,8 @@ from model_wrappers.anatomy import n_layers, visual_token_ids
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
 from model_wrappers.inputs import Input, split
-from model_wrappers.layer_cut import left_pad
 from model_wrappers.methods.base import InputTransform
+from model_wrappers.positions import left_pad
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.relevance.response import as_config, run_generate
 from model_wrappers.selection import Record, budget, stopwatch

@@ -18,9 +18,9 @@ from model_wrappers.anatomy import language_model, visual_token_ids
 from model_wrappers.cheaper_input import IN_USE, InputCompression, generate_cheaper, take
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
-from model_wrappers.layer_cut import LayerCut, left_pad
+from model_wrappers.layer_cut import LayerCut
 from model_wrappers.methods.base import InputTransform, LayerPruner, Method, Vanilla
-from model_wrappers.positions import shorten
+from model_wrappers.positions import left_pad, shorten
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.relevance.response import run_generate
 from model_wrappers.selection import Choice, Record, budget, check_keep, choose

@@ -15,22 +15,9 @@ from transformers.masking_utils import create_causal_mask
 
 from model_wrappers.anatomy import language_model
 from model_wrappers.methods.base import Cut, LayerPruner, Passage
-from model_wrappers.positions import renumbered
+from model_wrappers.positions import left_pad, renumbered
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.selection import Record, check_media, rises, stopwatch
-
-
-def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Rows [L_i, ...] of several prompts as one [B, L', ...], padded with zeros on the left, and its [B, L'] mask.
-
-    The mask is None where nothing is padded. Of row indices the padded places point at index 0; the mask hides them.
-    """
-    width = max(len(row) for row in rows)
-    index = torch.stack([torch.nn.functional.pad(row, (0, 0) * (row.ndim - 1) + (width - len(row), 0)) for row in rows])
-    if all(len(row) == width for row in rows):
-        return index, None
-    real = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows])
-    return index, real
 
 
 class LayerCut:

@@ -57,3 +57,16 @@ def renumbered(prompt: VisualPrompt, rows: Tensor) -> Tensor:
         parts.append(start + torch.stack([axis.unique(return_inverse=True)[1] for axis in part]))
         start = int(parts[-1][-2:].max()) + 1
     return torch.cat(parts, dim=1)[:, order.argsort()]
+
+
+def left_pad(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Rows [L_i, ...] of several prompts as one [B, L', ...], padded with zeros on the left, and its [B, L'] mask.
+
+    The mask is None where nothing is padded. Of row indices the padded places point at index 0; the mask hides them.
+    """
+    width = max(len(row) for row in rows)
+    index = torch.stack([torch.nn.functional.pad(row, (0, 0) * (row.ndim - 1) + (width - len(row), 0)) for row in rows])
+    if all(len(row) == width for row in rows):
+        return index, None
+    real = torch.stack([torch.arange(width, device=row.device) >= width - len(row) for row in rows])
+    return index, real

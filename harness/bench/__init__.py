@@ -1,8 +1,11 @@
 """`make bench`: how fast this machine answers, as ratios and shares that hold beyond it.
 
-Five questions, each measured in one run on one machine:
-- the sweep (one process) against VLMEvalKit's own loop (`infer_data_job_video`, `infer_data_job`), run once a cell with
-  the same wrapper on the same samples, the two taking turns benchmark by benchmark; and whether they answer alike;
+Seven questions, each measured in one run on one machine:
+- the sweep (one process), and the sweep without batches, against VLMEvalKit's own loop (`infer_data_job_video`,
+  `infer_data_job`), run once a cell with the same wrapper on the same samples, the three taking turns benchmark by
+  benchmark; and whether they answer alike;
+- how many answers batches would change in bfloat16, where they are off;
+- how long a GPU would wait for decoded samples, from a thread and from a process;
 - the whole grid of an experiment, from an empty store;
 - the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
 - how long the command and the library take to start;
@@ -18,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.bench import relevance
-from harness.bench.answering import Comparison, Grid, compare, grid
+from harness.bench import relevance, waiting
+from harness.bench.answering import Comparison, Grid, Tipped, compare, grid, tipped
 from harness.bench.machine import machine, starts
 from harness.disk import write_atomically
 from harness.experiments import load
@@ -29,13 +32,25 @@ SAMPLES = 10
 LONGEST = max(relevance.ALONE)
 
 
-def report(comparison: Comparison, whole: Grid, started: dict[str, float], costs: Sequence[relevance.Cost]) -> str:
+def report(
+    comparison: Comparison,
+    half: Tipped,
+    waits: list[waiting.Wait],
+    whole: Grid,
+    started: dict[str, float],
+    costs: Sequence[relevance.Cost],
+) -> str:
     """The measurements as a Markdown table."""
     lines = [
         ["sweep against VLMEvalKit's loop, once a cell", f"{comparison.ratio:.2f} x faster"],
+        ["  the same without batches", f"{comparison.single_ratio:.2f} x faster"],
         ["  the sweep", f"{comparison.sweep_seconds:.1f} s"],
+        ["  the sweep without batches", f"{comparison.single_seconds:.1f} s"],
         ["  the loop", f"{comparison.loop_seconds:.1f} s"],
         ["  equal answers", f"{comparison.equal} of {comparison.answers}"],
+        ["  equal answers without batches", f"{comparison.equal_single} of {comparison.answers}"],
+        [f"answers that batches change in {half.dtype}, where they are off", f"{half.different} of {half.answers}"],
+        *waiting.rows(waits),
         ["whole grid, from an empty store to the table", f"{whole.seconds:.1f} s"],
         ["  models, processes", f"{whole.models}, {whole.workers}"],
         ["  most memory of a process", f"{whole.peak_memory / 2**30:.2f} GiB"],
@@ -71,22 +86,30 @@ def main(arguments: Sequence[str] = ()) -> int:
 
         data = ensure(Path("results/data"))
     comparison = compare(experiment, data, chosen.samples)
+    half = tipped(experiment, data, chosen.samples)
+    waits = waiting.measure(experiment, data, chosen.samples)
     whole = grid(experiment, data, chosen.workers)
     started = starts()
     shape = relevance.Shape()
     both, alone = ([n for n in counts if n <= chosen.longest] for counts in (relevance.BOTH, relevance.ALONE))
     costs = relevance.measure(shape, both, alone)
-    content = {
+    content: dict[str, Any] = {
         "machine": machine(),
         "experiment": {"name": experiment.name, "profile": experiment.profile, "samples_compared": chosen.samples},
-        "comparison": {**dataclasses.asdict(comparison), "ratio": comparison.ratio},
+        "comparison": {
+            **dataclasses.asdict(comparison),
+            "ratio": comparison.ratio,
+            "single_ratio": comparison.single_ratio,
+        },
+        "half_precision": dataclasses.asdict(half),
+        "waiting": [dataclasses.asdict(wait) for wait in waits],
         "grid": {**dataclasses.asdict(whole), "seconds": whole.seconds},
         "start_seconds": started,
         "relevance": relevance.summary(shape, costs),
     }
     write_atomically(chosen.out, json.dumps(_rounded(content), indent=1) + "\n")
     about = content["machine"]
-    print(report(comparison, whole, started, costs))
+    print(report(comparison, half, waits, whole, started, costs))
     print(f"\n{about['cpu']}, {about['cores']} cores, {about['torch_threads']} threads. Written: {chosen.out}")
     return 0
 

@@ -1,6 +1,6 @@
-"""The sweep against VLMEvalKit's own loop, and a whole experiment from an empty store.
+"""The sweep, with and without batches, against VLMEvalKit's own loop; and a whole experiment from an empty store.
 
-Both sides of the comparison are timed without importing, opening models or opening benchmarks; VLMEvalKit's user pays
+All sides of the comparison are timed without importing, opening models or opening benchmarks; VLMEvalKit's user pays
 those once a cell, so the ratio is a lower bound.
 """
 
@@ -21,20 +21,41 @@ from harness.store import Store
 # The kit's loop hands over messages only; these rows need to know what a question is about.
 NEEDS_EVIDENCE = ("oracle", "anti-oracle")
 
+Answers = dict[Any, str | None]
+"""By (model, row, keep, benchmark, index)."""
+
 
 @dataclass
 class Comparison:
-    """The sweep and the kit's loop on the same cells: seconds of each, answers given, and how many were equal."""
+    """The sweep (as it runs), the sweep one by one, and the kit's loop on the same cells: seconds of each, answers
+    given, and how many of either sweep's equal the loop's.
+    """
 
     sweep_seconds: float = 0.0
+    single_seconds: float = 0.0
     loop_seconds: float = 0.0
     answers: int = 0
     equal: int = 0
+    equal_single: int = 0
 
     @property
     def ratio(self) -> float:
-        """How many times faster the sweep is."""
+        """How many times faster the sweep is than the loop."""
         return self.loop_seconds / self.sweep_seconds
+
+    @property
+    def single_ratio(self) -> float:
+        """How many times faster the sweep that answers one by one is than the loop."""
+        return self.loop_seconds / self.single_seconds
+
+
+@dataclass(frozen=True)
+class Tipped:
+    """Answers in half precision, and how many of them were others when they were generated in batches."""
+
+    dtype: str
+    answers: int
+    different: int
 
 
 @dataclass(frozen=True)
@@ -67,29 +88,40 @@ class Grid:
 
 
 def compare(experiment: Experiment, data: Path, samples: int) -> Comparison:
-    """Times the sweep and the kit's loop on the first `samples` samples of every benchmark of `experiment`.
+    """Times both sweeps and the kit's loop on the first `samples` samples of every benchmark of `experiment`.
 
     Rows that need evidence are left out. Raises UserError for data or models that cannot be used.
     """
     rows = [row for row in experiment.rows if row.method not in NEEDS_EVIDENCE]
     found = Comparison()
     warm = experiment.model_copy(update={"rows": rows[:1], "benchmarks": experiment.benchmarks[:1], "max_samples": 1})
+    sides = (_sweep, _single, _loop)
     with tempfile.TemporaryDirectory(prefix="retain-bench-") as folder:
-        for side in (_sweep, _loop):
+        for side in sides:
             side(warm, data, Path(folder) / f"warm{side.__name__}")
         for number, benchmark in enumerate(experiment.benchmarks):
             one = experiment.model_copy(update={"rows": rows, "benchmarks": [benchmark], "max_samples": samples})
-            say(f"{benchmark}: the sweep and VLMEvalKit's loop")
-            given: dict[Any, dict[Any, str | None]] = {}
-            for side in (_sweep, _loop) if number % 2 == 0 else (_loop, _sweep):
-                seconds, given[side] = side(one, data, Path(folder) / f"{number}{side.__name__}")
-                if side is _sweep:
-                    found.sweep_seconds += seconds
-                else:
-                    found.loop_seconds += seconds
+            say(f"{benchmark}: the sweep, with and without batches, and VLMEvalKit's loop")
+            taken, given = dict[Any, float](), dict[Any, Answers]()
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                taken[side], given[side] = side(one, data, Path(folder) / f"{number}{side.__name__}")
+            found.sweep_seconds += taken[_sweep]
+            found.single_seconds += taken[_single]
+            found.loop_seconds += taken[_loop]
             found.answers += len(given[_loop])
             found.equal += sum(given[_sweep].get(key) == text for key, text in given[_loop].items())
+            found.equal_single += sum(given[_single].get(key) == text for key, text in given[_loop].items())
     return found
+
+
+def tipped(experiment: Experiment, data: Path, samples: int, dtype: str = "bfloat16") -> Tipped:
+    """How many answers to the first `samples` samples of every benchmark batches change in half precision."""
+    some = experiment.model_copy(update={"dtype": dtype, "max_samples": samples})
+    with tempfile.TemporaryDirectory(prefix="retain-bench-") as folder:
+        say(f"answers that batches change in {dtype}")
+        _, alone = _sweep(some, data, Path(folder) / "alone", "never")
+        _, together = _sweep(some, data, Path(folder) / "together", "always")
+    return Tipped(dtype, len(alone), sum(together.get(key) != text for key, text in alone.items()))
 
 
 def grid(experiment: Experiment, data: Path, workers: int | None = None) -> Grid:
@@ -130,13 +162,16 @@ def grid(experiment: Experiment, data: Path, workers: int | None = None) -> Grid
     )
 
 
-def _sweep(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict[Any, str | None]]:
-    """Seconds of answering and the answers by (model, row, keep, benchmark, index)."""
+def _sweep(experiment: Experiment, data: Path, folder: Path, batching: str = "exact") -> tuple[float, Answers]:
+    """Seconds of answering and the answers."""
     from harness import sweep
+    from harness.vlmevalkit import patched
+    from model_wrappers.families.common import FamilyModel
 
     opened, store = Data(experiment, data), Store(folder)
     plan = plans.make(experiment, opened, store)
-    result = sweep.run(experiment, store, data=opened, plan=plan, workers=1)
+    with patched(FamilyModel, "batching", batching):
+        result = sweep.run(experiment, store, data=opened, plan=plan, workers=1)
     answers = {
         (cell.model, cell.row, cell.keep, cell.benchmark, str(index)): answer.prediction
         for cell in plan.cells
@@ -145,7 +180,12 @@ def _sweep(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dic
     return result.timing.wall, answers
 
 
-def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict[Any, str | None]]:
+def _single(experiment: Experiment, data: Path, folder: Path) -> tuple[float, Answers]:
+    """The same one by one."""
+    return _sweep(experiment, data, folder, "never")
+
+
+def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, Answers]:
     """The same cells by VLMEvalKit's loop, one after the other, each in a fresh folder, with one opened model."""
     from harness.benchmarks import open_benchmark
     from harness.models import open_model
@@ -156,7 +196,7 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, dict
         "video": kit("vlmeval.inference_video").infer_data_job_video,
         "image": kit("vlmeval.inference").infer_data_job,
     }
-    seconds, answers = 0.0, dict[Any, str | None]()
+    seconds, answers = 0.0, Answers()
     for name in experiment.models:
         model = open_model(name, **plans.open_settings(experiment, name))
         for benchmark in experiment.benchmarks:

@@ -1,7 +1,7 @@
 """One process answering: a model kept open, and one pass over the samples of a benchmark for every method and keep.
 
-Each sample is decoded (in the background, a few samples ahead) and encoded once; then vanilla answers, each method
-scores once, and each keep cuts and generates. Only what the store lacks is done.
+Each sample is decoded (in the background, see `harness.sweep.decoding`) and encoded once; then vanilla answers, each
+method scores once, and each keep cuts and generates. Only what the store lacks is done.
 """
 
 from __future__ import annotations
@@ -9,25 +9,22 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from harness.disk import stop_if_full
 from harness.evidence import evidence_mask
 from harness.plan import Data, Plan, PlannedCell, open_settings
 from harness.store import Answer, CellWriter, Index, Store, missing
+from harness.sweep.decoding import Decoding, processes
 from harness.sweep.device import DeviceLost, release, works
 from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
 
 log = logging.getLogger(__name__)
-
-LOOK_AHEAD = 4
-"""Samples decoded and waiting: enough to hide decoding, few enough to hold in memory."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,9 @@ class _Pass:
                 if any(index in column.wanted for column in columns)
             ]
             wanted.sort(key=lambda each: any(each[1] in column.writer.answers for column in each[2]))
-            for (position, index, asked), decoded in self._decoded(wanted, stack):
+            count = processes(self.model.device, len(wanted))
+            decoding = stack.enter_context(Decoding(self.model, self._message, self.dataset, count))
+            for (position, index, asked), decoded in decoding.ahead(wanted, itemgetter(0)):
                 self._ask(position, index, asked, decoded)
 
     def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
@@ -210,25 +209,9 @@ class _Pass:
         wanted = frozenset(missing(writer.answers, indices))
         return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
 
-    def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
-        """The wanted samples with their decoding, done or under way, `LOOK_AHEAD` of them ahead of the one in hand."""
-        import torch
-
-        # One torch thread for decoding: a second team of threads would take turns with the model's, or spin beside it.
-        # It holds for the thread that says so and for those begun later, hence the reset at the end.
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        pool = ThreadPoolExecutor(1, "decode", initializer=torch.set_num_threads, initargs=(1,))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        ahead: deque[tuple[Any, Future[Any]]] = deque()
-        for each in wanted:
-            ahead.append((each, pool.submit(self._decode, each[0])))
-            if len(ahead) > LOOK_AHEAD:
-                yield ahead.popleft()
-        yield from ahead
-
-    def _decode(self, position: int) -> Any:
-        """What VLMEvalKit's loop would hand to the model for this row, decoded. Runs in the background."""
-        return self.model.decode(message_for(self.model, self.data, position), self.dataset)
+    def _message(self, position: int) -> list[dict[str, str]]:
+        """What VLMEvalKit's loop would hand to the model for this row."""
+        return message_for(self.model, self.data, position)
 
     def _ask(self, position: int, index: Index, asked: list[_Column], decoded: Future[Any]) -> None:
         timing, clock = self.tally.timing, time.perf_counter

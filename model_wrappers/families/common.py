@@ -8,6 +8,7 @@ once for many methods.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -27,11 +29,11 @@ from model_wrappers.compression import generate
 from model_wrappers.encoding import encode
 from model_wrappers.errors import SampleError, UserError
 from model_wrappers.families.checkpoint import check_checkpoint, find_checkpoint
-from model_wrappers.inputs import Input, Retell, split
+from model_wrappers.inputs import Input, split
 from model_wrappers.methods.base import Method
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.selection import Record, check_keep
-from model_wrappers.together import Request, generate_together
+from model_wrappers.together import Batching, Request, generate_together
 
 _ELSEWHERE = ("http://", "https://", "file://", "data:")
 """Media that are no paths of this machine; the kit's code reads them."""
@@ -49,8 +51,8 @@ class Decoded:
     """`VisualPrompt.extents` of the prompt to be: float32 [N_v, 6]."""
     media: Literal["image", "video"] | None = None
     """`VisualPrompt.media` of the prompt to be; None where the placeholders say it."""
-    retell: Retell | None = None
-    """Where the text speaks of a video's frames or stands between them: the prompt with fewer of them."""
+    told: tuple[Any, ...] | None = None
+    """What `FamilyModel.retell` starts from, where the text speaks of a video's frames or stands between them."""
 
 
 class FamilyModel:
@@ -67,8 +69,12 @@ class FamilyModel:
     processor: Any
     """Needs a ``tokenizer``."""
     device: str
+    dump_image_func: Any
+    """VLMEvalKit's: writes the images of the benchmark in hand, where it is one of images."""
     generate_kwargs: dict[str, Any]
     """Settings of every generate() call."""
+    batching: Batching = "exact"
+    """Where ``answer_together`` generates answers as rows of a batch."""
 
     def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> Decoded:
         """Reads the media and runs the processor, on the CPU; may be called from any thread.
@@ -81,6 +87,17 @@ class FamilyModel:
             SampleError: a file is missing, empty, or cannot be decoded; names it.
         """
         raise NotImplementedError
+
+    def retell(self, *told: Any) -> Sequence[int]:
+        """Token ids of a prompt with fewer frames: from its `Decoded.told`, then the frames left of each video."""
+        raise NotImplementedError
+
+    def decoder(self) -> FamilyModel:
+        """A copy that can `decode` and nothing else: without weights, fit to be pickled into another process."""
+        made = copy.copy(self)
+        made.model = SimpleNamespace(config=self.model.config)
+        made.dump_image_func = None  # bound to a whole data set; messages are made before
+        return made
 
     def encode(self, decoded: Decoded) -> VisualPrompt:
         """Runs the vision encoder once and places its features; the result serves every method and keep."""
@@ -95,7 +112,7 @@ class FamilyModel:
     def _input(self, decoded: Decoded) -> Input:
         """What methods that change the input start from."""
         (found,) = split(self.model, decoded.inputs, decoded.media)
-        return replace(found, retell=decoded.retell)
+        return found if decoded.told is None else replace(found, retell=partial(self.retell, *decoded.told))
 
     def prepare(self, message: list[dict[str, Any]], dataset: str | None = None) -> VisualPrompt:
         """``decode`` and ``encode`` in a row."""
@@ -119,7 +136,8 @@ class FamilyModel:
         Yields:
             Place of the request, its response or what went wrong, what was kept, seconds.
         """
-        for place, found, record, seconds in generate_together(self.model, prompt, requests, **self.generate_kwargs):
+        outcomes = generate_together(self.model, prompt, requests, self.batching, **self.generate_kwargs)
+        for place, found, record, seconds in outcomes:
             if isinstance(found, Exception):
                 yield place, found, None, seconds
             else:

@@ -157,18 +157,18 @@ class LLaVAOneVision(FamilyModel, LLaVA_OneVision_HF):
             return_tensors="pt",
         )
         told = [clip._replace(frames=np.empty(0)) for clip in clips]  # the pixels are in `inputs`
-
-        def retell(chosen: list[tuple[int, ...]]) -> list[int]:
-            left = [clip.only(frames) for clip, frames in zip(told, chosen, strict=True)]
-            return self.processor.tokenizer(self._prompt(message, left)).input_ids
-
         return Decoded(
             inputs,
             sample_id(message),
             self._extents(inputs, len(images)),
             media="video" if clips else "image",
-            retell=retell if clips else None,
+            told=(message, told) if clips else None,
         )
+
+    def retell(self, message: list[dict[str, Any]], clips: list[Clip], chosen: list[tuple[int, ...]]) -> Sequence[int]:
+        """Token ids of the prompt that tells of these frames of its videos, one placeholder a video."""
+        left = [clip.only(frames) for clip, frames in zip(clips, chosen, strict=True)]
+        return self.processor.tokenizer(self._prompt(message, left)).input_ids
 
     def _prompt(self, message: list[dict[str, Any]], clips: list[Clip]) -> str:
         content = "".join(_time_instruction(clip) for clip in clips)

@@ -7,7 +7,7 @@ their order. It takes no videos: VLMEvalKit gives it the frames as images.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,8 +129,12 @@ class VILA(FamilyModel, KitVILA):
             sample_id(message),
             self._extents(len(images)),
             _media(dataset),
-            retell=lambda chosen: self.processor.tokenize(self._text(message, chosen[0]), placeholders=1),
+            told=(message,),
         )
+
+    def retell(self, message: list[dict[str, Any]], chosen: list[tuple[int, ...]]) -> Sequence[int]:
+        """Token ids of the prompt with these of its frames, one placeholder each."""
+        return self.processor.tokenize(self._text(message, chosen[0]), placeholders=1)
 
     def _text(self, message: list[dict[str, Any]], shown: Collection[int]) -> str:
         """The prompt's text with these of its images."""

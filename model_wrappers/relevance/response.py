@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from model_wrappers.positions import Shortened
+from model_wrappers.positions import Shortened, left_pad
 from model_wrappers.prompt import VisualPrompt
 
 UNKNOWN_LIMIT = 32
@@ -51,23 +51,24 @@ _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": No
 
 
 def run_generate(model: Any, prompt: VisualPrompt, cuts: Sequence[Shortened] | None, **settings: Any) -> Tensor:
-    """The new tokens [B, T] of Hugging Face's generate() on B cuts of a prompt, equally long; None is the uncut one.
+    """The new tokens [B, T] of Hugging Face's generate() on B cuts of a prompt; None is the uncut one.
 
-    Filled up where a row ends before others. The uncut token ids go along, so that processors such as a repetition
-    penalty see the prompt as they always do. Decoding goes on after the last row's position: text ends a cut as it
-    ends the prompt, so that is one less than the cut's `next_position`.
+    Cuts of different lengths are padded on the left; a row that ends before others is filled up. The uncut token ids go
+    along, so that processors such as a repetition penalty see the prompt as they always do. Decoding goes on after the
+    last row's position: text ends a cut as it ends the prompt, so that is one less than the cut's `next_position`.
     """
-    embeds, positions = prompt.inputs_embeds[None], prompt.position_ids[:, None]
+    embeds, positions, real = prompt.inputs_embeds[None], prompt.position_ids[:, None], None
     if cuts is not None:
-        embeds = torch.stack([cut.embeds for cut in cuts])
-        positions = torch.stack([cut.positions for cut in cuts], dim=1)
+        embeds, real = left_pad([cut.embeds for cut in cuts])
+        positions = left_pad([cut.positions.T for cut in cuts])[0].permute(2, 0, 1)
     count, length = embeds.shape[:2]
+    mask = torch.ones((count, length), dtype=torch.long, device=embeds.device) if real is None else real.long()
     output = type(model).generate(
         model,
         input_ids=prompt.input_ids.expand(count, -1),
         inputs_embeds=embeds,
         position_ids=positions if positions.shape[0] > 1 else positions[0],
-        attention_mask=torch.ones((count, length), dtype=torch.long, device=embeds.device),
+        attention_mask=mask,
         **as_config(model, settings, None if cuts is None else length),
     )
     sequences = output if torch.is_tensor(output) else output.sequences

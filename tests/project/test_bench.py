@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from harness import bench
-from harness.bench import relevance
+from harness.bench import relevance, waiting
 from harness.experiments import Experiment, load
 from tests.benchmarks.layouts import mvbench, next_qa
 from tests.tiny import tiny_qwen2_vl
@@ -61,9 +63,47 @@ def experiment(file: Path) -> Experiment:
 def test_both_sides_answer_the_same_cells_alike(experiment: Experiment, data: Path) -> None:
     found = bench.compare(experiment, data, 2)
     # 2 benchmarks, vanilla and two ratios, 2 samples.
-    assert (found.answers, found.equal) == (12, 12)
-    assert found.sweep_seconds > 0 and found.loop_seconds > 0
+    assert (found.answers, found.equal, found.equal_single) == (12, 12, 12)
+    assert found.sweep_seconds > 0 and found.single_seconds > 0 and found.loop_seconds > 0
     assert found.ratio == pytest.approx(found.loop_seconds / found.sweep_seconds)
+    assert found.single_ratio == pytest.approx(found.loop_seconds / found.single_seconds)
+
+
+def test_answers_that_batches_change_in_half_precision_are_counted(
+    experiment: Experiment, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are put in."""
+    from model_wrappers import together
+
+    real, batches = together.run_generate, []
+
+    def run_generate(model: Any, prompt: Any, cuts: Any, **settings: Any) -> Any:
+        found = real(model, prompt, cuts, **settings)
+        if len(cuts) > 1:
+            batches.append(prompt.inputs_embeds.dtype)
+            if len(batches) == 1:
+                found[1, 0] = (found[1, 0] + 1) % 200
+        return found
+
+    some = experiment.model_copy(update={"benchmarks": ["NExT-QA-MC"]})
+    before = bench.tipped(some, data, 2)
+    monkeypatch.setattr(together, "run_generate", run_generate)
+    after = bench.tipped(some, data, 2)
+    assert set(batches) == {torch.bfloat16} and len(batches) == 2
+    assert (before.answers, after.answers, after.different) == (6, 6, before.different + 1)
+
+
+def test_waiting_is_measured_for_a_thread_and_for_a_process(experiment: Experiment, data: Path) -> None:
+    waits = waiting.measure(experiment, data, 3)
+    assert [(each.multiple, each.processes) for each in waits] == [
+        (multiple, processes) for multiple in (4.0, 2.0, 1.0) for processes in (0, 1)
+    ]
+    assert all(0 <= each.share < 1 for each in waits)
+    said = waiting.rows([waiting.Wait(2.0, 0, 0.25, 0.5), waiting.Wait(2.0, 1, 0.01, 0.0)])
+    assert said == [
+        ["GPU at 2 x a sample's decoding, a thread", "waits 25.0%, launches 50% slower"],
+        ["GPU at 2 x a sample's decoding, 1 process", "waits 1.0%, launches 0% slower"],
+    ]
 
 
 def test_several_models(experiment: Experiment, data: Path, tmp_path: Path) -> None:
@@ -80,6 +120,7 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
     assert bench.main([*arguments, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["comparison"]["equal"] == found["comparison"]["answers"] == 6
+    assert found["half_precision"]["answers"] == 6 and len(found["waiting"]) == 6
     assert found["grid"]["answers"] == 12 and found["grid"]["failures"] == 0
     parts = found["grid"]["decode"] + found["grid"]["encode"] + found["grid"]["answer"]
     assert found["grid"]["overhead"] == pytest.approx(1 - parts, abs=1e-3)
@@ -94,14 +135,17 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
 
 def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     whole = bench.Grid(3, 100, 0, 2, 3 << 29, 1.0, 10.0, 0.5, 0.1, 0.1, 0.2, 0.65, 0.05)
-    text = bench.report(bench.Comparison(2.0, 7.0, 50, 49), whole, {"python": 0.02}, [])
+    compared = bench.Comparison(2.0, 3.5, 7.0, 50, 49, 48)
+    text = bench.report(compared, bench.Tipped("bfloat16", 50, 3), [], whole, {"python": 0.02}, [])
     said = {
         parts[1].strip(): parts[2].strip()
         for parts in (line.split("|") for line in text.splitlines())
         if len(parts) > 3
     }
     assert said["sweep against VLMEvalKit's loop, once a cell"] == "3.50 x faster"
-    assert said["equal answers"] == "49 of 50"
+    assert said["the same without batches"] == "2.00 x faster"
+    assert (said["equal answers"], said["equal answers without batches"]) == ("49 of 50", "48 of 50")
+    assert said["answers that batches change in bfloat16, where they are off"] == "3 of 50"
     assert said["whole grid, from an empty store to the table"] == "11.5 s"
     assert said["share of the answering time: harness"] == "5.00%"
     assert said["methods and LLM"] == "65.0%"

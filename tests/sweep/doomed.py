@@ -1,0 +1,32 @@
+"""A model whose decoding kills its process at some messages, in a module that a process can load."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from model_wrappers.errors import SampleError
+
+
+class Doomed:
+    """Decodes a text to itself and the process that did it. `once`: a folder where it notes whom it has killed."""
+
+    def __init__(self, once: Path) -> None:
+        self.once = once
+
+    def decoder(self) -> Doomed:
+        return self
+
+    def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> tuple[str, int]:
+        text = message[0]["value"]
+        if text == "wrong":
+            raise SampleError("The text says wrong.")
+        if text == "always" or (text == "once" and not (self.once / "killed").exists()):
+            (self.once / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "forever":
+            (self.once / "begun").touch()
+            signal.pause()
+        return text, os.getpid()
