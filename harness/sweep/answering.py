@@ -10,15 +10,15 @@ import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from harness.evidence import evidence_mask
 from harness.plan import Data, Plan, PlannedCell, open_settings
-from harness.store import Answer, CellWriter, Index, Store, missing
+from harness.store import Answer, Index
 from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
 
@@ -26,6 +26,23 @@ log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 4
 """Samples decoded and waiting: enough to hide decoding, few enough to hold in memory."""
+
+
+class Writer(Protocol):
+    """Where the answers of one cell go."""
+
+    def lacking(self, indices: list[Index]) -> list[Index]:
+        """Those of `indices` that are to be asked."""
+
+    def append(self, answer: Answer) -> None:
+        """Takes an answer, or why there is none."""
+
+
+class Cells(Protocol):
+    """Where the answers of all cells go: the store, or what brings them to it from another machine."""
+
+    def open(self, settings: Mapping[str, Any]) -> AbstractContextManager[Writer]:
+        """The writer of the cell of these settings, for a `with`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,12 @@ class Tally:
         self.timing.add(other.timing)
         self.peaks += other.peaks
 
+    def take(self) -> Tally:
+        """What was counted since the last time."""
+        taken = Tally(**vars(self))
+        vars(self).update(vars(Tally()))
+        return taken
+
 
 class Answerer:
     """Answers one (model, benchmark) after the other; the model stays open until another one is needed.
@@ -100,7 +123,7 @@ class Answerer:
     For a `with`, at whose end the model is closed.
     """
 
-    def __init__(self, plan: Plan, store: Store, data: Data, progress: Progress) -> None:
+    def __init__(self, plan: Plan, store: Cells, data: Data, progress: Progress) -> None:
         self.plan, self.store, self.data, self.progress = plan, store, data, progress
         self._name = ""
         self._model: Any = None
@@ -117,6 +140,11 @@ class Answerer:
         A failed sample is recorded with its reason. Raises UserError for what no sample could be answered with,
         StoreError when the disk refuses, KeyboardInterrupt as it comes; each answer given before is kept.
         """
+        for _ in self.asked(name, benchmark, tally):
+            pass
+
+    def asked(self, name: str, benchmark: str, tally: Tally) -> Iterator[None]:
+        """`answer`, with a pause after each sample."""
         self.data.open(benchmark, self.plan.experiment.frames_of(name))
         if name != self._name:
             self._close()
@@ -125,7 +153,7 @@ class Answerer:
         self.progress.at(f"{name} {benchmark}")
         start = time.perf_counter()
         try:
-            _Pass(self, tally, self._model, name, benchmark).run()
+            yield from _Pass(self, tally, self._model, name, benchmark).run()
         finally:
             tally.timing.wall += time.perf_counter() - start
 
@@ -154,7 +182,7 @@ class _Column:
     label: str
     method: Any
     keep: float
-    writer: CellWriter
+    writer: Writer
     wanted: frozenset[Index]
 
 
@@ -172,8 +200,8 @@ class _Pass:
         else:
             use_frames_of(model, self.data.dataset)
 
-    def run(self) -> None:
-        """Asks each sample that some cell lacks. The cells are locked from here to the end."""
+    def run(self) -> Iterator[None]:
+        """Asks each sample that some cell lacks, with a pause after it. The cells are open from here to the end."""
         indices = self.plan.samples[self.benchmark]
         with ExitStack() as stack:
             columns = [self._column(cell, indices, stack) for cell in self.plan.of(self.name, self.benchmark)]
@@ -184,14 +212,15 @@ class _Pass:
             ]
             for (position, index, asked), decoded in self._decoded(wanted, stack):
                 self._ask(position, index, asked, decoded)
+                yield
 
     def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
         from model_wrappers.registry import method
 
         row = self.plan.experiment.rows[cell.row]
-        writer = stack.enter_context(self.store.cell(cell.settings).open())
+        writer = stack.enter_context(self.store.open(cell.settings))
         label = f"{row.method}@{cell.keep:g}"
-        wanted = frozenset(missing(writer.answers, indices))
+        wanted = frozenset(writer.lacking(indices))
         return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
 
     def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
