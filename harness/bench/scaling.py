@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness import plan as plans
 from harness.bench.machine import say
@@ -34,14 +34,14 @@ SAMPLES = 40
 GPUS = (1, 8, 64)
 PER_SECOND = 10
 """Answers a second of a simulated GPU."""
-SECONDS = 15
+SECONDS = 30
 """How long the simulated GPUs are busy."""
 
 
 @dataclass
 class Scaling:
-    """Answers a second by the number of workers (opening the model counts) and of simulated GPUs (`ideal`: if the
-    driver were no work), and the share (0 to 1) of one core that the driver's process took meanwhile.
+    """Answers a second by the number of workers and of simulated GPUs (`ideal`: if the driver were no work), and the
+    share (0 to 1) of one core that the driver's process took meanwhile.
     """
 
     workers: dict[int, float] = field(default_factory=dict)
@@ -81,7 +81,8 @@ class _Simulation:
         import ray
 
         self.count = count
-        self.process = ray.remote(num_cpus=1, max_concurrency=1000)(Simulated).remote()
+        actor = cast(Any, ray.remote(num_cpus=1)(Simulated))
+        self.process = actor.options(max_concurrency=1000).remote()
         ray.get(self.process.ready.remote())
 
     def capacity(self) -> int:
@@ -109,6 +110,18 @@ class _Started(Cluster):
 
     def hire(self) -> Any:
         return self.waiting.pop()
+
+
+class _Clock(Progress):
+    """When each answer was kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def advance(self, failed: bool = False) -> None:
+        super().advance(failed)
+        self.times.append(time.perf_counter())
 
 
 def measure(experiment: Experiment, data: Path, samples: int) -> Scaling:
@@ -151,9 +164,13 @@ def rows(found: Scaling) -> Sequence[list[str]]:
 
 
 def _run(plan: Plan, store: Store, cluster: driver.Cluster) -> tuple[float, float]:
-    """Answers a second, from the first shard dealt to the last answer kept, and the driver's share of a core."""
-    todo = lacking(plan, store)
+    """Answers a second in the middle half of them (where nothing is opened and no worker is without work), and the
+    share of a core that the driver took from the first shard to the last answer.
+    """
+    todo, clock = lacking(plan, store), _Clock()
     start, cpu = time.perf_counter(), time.process_time()
-    tally = driver.answer(plan, store, todo, cluster, Progress())
-    wall = time.perf_counter() - start
-    return tally.answered / wall, (time.process_time() - cpu) / wall
+    driver.answer(plan, store, todo, cluster, clock)
+    busy = (time.process_time() - cpu) / (time.perf_counter() - start)
+    count = len(clock.times)
+    first, last = count // 4, count - 1 - count // 4
+    return (last - first) / (clock.times[last] - clock.times[first]), busy

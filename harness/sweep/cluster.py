@@ -22,6 +22,8 @@ from model_wrappers.errors import UserError
 AUTO = "auto"
 """In the place of an address: a cluster of this machine alone, for the time of the run."""
 CONNECT_SECONDS = 5.0
+EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""A frame of HTTP/2: length 0, type 4 (SETTINGS), no flags, stream 0."""
 ALONE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Named after the systems where it is the default: every process talks over the loopback device.
@@ -44,10 +46,19 @@ def check(address: str) -> None:
     if not found:
         raise UserError(f"--ray {address}: allowed are auto and HOST:PORT, the address that `ray start --head` prints")
     try:
-        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+        with socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS) as connection:
+            grpc = os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(connection)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--ray {address}: nobody answers there ({reason})") from error
+    if not grpc:
+        raise UserError(f"--ray {address}: what answers there is no Ray cluster")
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether a server greets as HTTP/2 wants it (RFC 9113, section 3.4). Ray tries others for minutes."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
+    return connection.recv(9)[3:4] == EMPTY_SETTINGS[3:4]
 
 
 @contextmanager
@@ -68,12 +79,11 @@ def connected(address: str) -> Iterator[None]:
             options |= {"num_cpus": cores(), "object_store_memory": SHARED_MEMORY}
             options |= {"include_dashboard": False, "_temp_dir": folder}
         try:
-            ray.init("local" if ours else address, **options)
-        except (Exception, SystemExit) as error:
-            ray.shutdown()
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"--ray {address}: no Ray cluster can be used there: {reason}") from error
-        try:
+            try:
+                ray.init("local" if ours else address, **options)
+            except (Exception, SystemExit) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(f"--ray {address}: no Ray cluster can be used there: {reason}") from error
             yield
         finally:
             ray.shutdown()

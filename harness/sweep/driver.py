@@ -85,6 +85,7 @@ class _Crew:
         self.workers: list[_Worker] = []
         self.paces: dict[str, _Pace] = defaultdict(_Pace)
         self.stillborn = 0
+        self.crew = 1
         self.tally = Tally()
         self._tended = 0.0
 
@@ -126,6 +127,7 @@ class _Crew:
         if not capacity and all(worker.starting for worker in self.workers):
             for group in self.pile.drop():
                 self._give_up(group, "no node is left to answer it")
+        self.crew = max(self.crew, min(capacity, work))
         for _ in range(min(capacity, work) - len(self.workers)):
             handle = self.cluster.hire()
             self.workers.append(_Worker(handle, handle.ready.remote()))
@@ -186,7 +188,7 @@ class _Crew:
             for each in self.workers
             if each is not worker and (each.shard or each.group)
         )
-        worker.shard = self.pile.deal(worker.group, others, self._worth)  # type: ignore[arg-type]
+        worker.shard = self.pile.deal(worker.group, others, self.crew, self._worth)  # type: ignore[arg-type]
         worker.says = worker.handle.answer.remote(worker.shard) if worker.shard else None
         self._show()
 
@@ -249,7 +251,7 @@ def _cause(error: Exception) -> str:
     for sign, why in (
         ("node has died", "its node was lost"),
         ("node was terminated", "its node was lost"),
-        ("memory", "its node ran out of memory"),
+        ("running low on memory", "its node ran out of memory"),
     ):
         if sign in said:
             return why

@@ -10,6 +10,7 @@ Its messages are (kind, content):
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import time
@@ -130,13 +131,12 @@ class Worker:
         """The data of this node, after a plan made here said the same as the driver's, word for word: data, weights,
         code, versions, device. One worker of a node does it at a time; the others find the plan that it made.
         """
-        import portalocker
-
         from harness import plan as plans
 
         scratch = Path(tempfile.gettempdir()) / f"retain-{os.getuid()}"
         scratch.mkdir(mode=0o700, exist_ok=True)
-        with portalocker.Lock(scratch / "plan.lock", timeout=None):
+        with (scratch / "plan.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             data = Data(self.plan.experiment, self._folder(scratch))
             made = plans.make(self.plan.experiment, data, Store(scratch))
         if (told := _difference(_content(self.plan), _content(made))) is not None:

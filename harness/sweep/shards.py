@@ -21,7 +21,7 @@ Wanted = dict[Index, tuple[str, ...]]
 """By sample, the ids of the cells that lack an answer to it."""
 
 PARTS = 4
-"""A shard is this part of a worker's share of what is left of its model: the last shards have one sample."""
+"""A shard is this part of a worker's share of what is left: the last shards have one sample."""
 LARGEST = 64
 """Samples of a shard at most. Between two shards a worker waits for one message and for one sample to be decoded."""
 
@@ -68,12 +68,13 @@ class Pile:
         again = sum(_answers(shard.wanted) for shard in self._again if shard.model == model)
         return again + sum(count for group, count in self.answers.items() if group[0] == model)
 
-    def deal(self, held: Group | None, others: Counter[Group], worth: Callable[[str], bool]) -> Shard | None:
+    def deal(self, held: Group | None, others: Counter[Group], crew: int, worth: Callable[[str], bool]) -> Shard | None:
         """The next shard of a worker; None where there is none for it.
 
         Args:
             held: what the worker answered last: it has the model open, and the benchmark.
             others: by group, how many other workers answer it or did so last.
+            crew: how many workers there are to be in all.
             worth: whether a worker should open this model to help with what is left of it.
         """
         models = Counter[str]()
@@ -82,8 +83,9 @@ class Pile:
         candidates = list(dict.fromkeys(model for model, _ in self.groups))
         model = held[0] if held and held[0] in candidates else None
         if model is None:
-            candidates = [model for model in candidates if worth(model)]
-            model = max(candidates, key=lambda model: self.left(model) / (1 + models[model]), default=None)
+            model = max(
+                filter(worth, candidates), key=lambda model: self.left(model) / (1 + models[model]), default=None
+            )
         if model is None:
             return None
         if again := next((shard for shard in self._again if shard.model == model), None):
@@ -92,9 +94,10 @@ class Pile:
         while groups := [group for group in self.groups if group[0] == model]:
             group = held if held in groups else max(groups, key=lambda group: self.answers[group] / (1 + others[group]))
             assert group
-            if wanted := self._cut(group, math.ceil(self.left(model) / (PARTS * (1 + models[model])))):
+            share = min(self.left(model) / (1 + models[model]), sum(map(self.left, candidates)) / crew)
+            if wanted := self._cut(group, math.ceil(share / PARTS)):
                 return Shard(*group, wanted)
-        return self.deal(held, others, worth)  # nothing of this model was lacking any more
+        return self.deal(held, others, crew, worth)  # nothing of this model was lacking any more
 
     def put_back(self, shard: Shard) -> None:
         """What a dead worker left, to be dealt before anything new: in halves, so that the sample that ends every

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ ROOM = 8 << 30
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head without room for workers. Nodes are added by the tests; none of them is the driver's."""
     folder = tmp_path_factory.mktemp("r")  # short: the paths of Ray's sockets lie under it
+    (folder / "ray").mkdir()  # where Ray notes the address
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ALONE, "RAY_TMPDIR": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}.items():
             patch.setenv(name, value)
@@ -290,6 +293,16 @@ def test_mistakes_are_told_before_anything_is_loaded(
     assert main(["run", "table3", *arguments]) == 2
     err = capfd.readouterr().err
     assert err.startswith("retain: ") and said in err and err.count("\n") == 1
+
+
+@needs_ray
+def test_a_server_that_is_none_of_rays_is_told_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        assert main(["run", "table3", "--ray", address]) == 2
+    err = capfd.readouterr().err
+    assert f"retain: --ray {address}: what answers there is no Ray cluster\n" in err and "Traceback" not in err
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
