@@ -74,7 +74,8 @@ def connected(address: str) -> Iterator[None]:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    place = min(tempfile.gettempdir(), "/tmp", key=len)  # a socket's path has 107 bytes, and Ray's own part takes 63
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder:
         if ours:
             options |= {"num_cpus": cores(), "object_store_memory": SHARED_MEMORY}
             options |= {"include_dashboard": False, "_temp_dir": folder}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from harness.sweep.progress import Progress
 from harness.sweep.remote import Done, Message
 from harness.sweep.shards import Shard
 from tests.sweep.conftest import write_experiment
-from tests.sweep.test_kill import alive, lines, predictions
+from tests.sweep.test_kill import alive, children, lines, predictions
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: vlm-retain[ray]")
 Make = Callable[..., Experiment]
@@ -119,16 +120,22 @@ class Spoiler(Progress):
             self.harm()
 
 
-def workers(title: str = "Worker") -> list[int]:
-    """The processes of Ray that bear such a title."""
-    found = []
+def raylet(node: Any) -> int:
+    """The process that starts the workers of a node."""
+    return node.all_processes["raylet"][0].process.pid
+
+
+def workers(cluster: Any, title: str = "Worker") -> list[int]:
+    """The processes of a cluster that bear such a title."""
+    found, raylets = [], [raylet(node) for node in cluster.worker_nodes]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             said = path.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if said.startswith(f"ray::{title}") and alive(int(path.parent.name)):
-            found.append(int(path.parent.name))
+        process = int(path.parent.name)
+        if said.startswith(f"ray::{title}") and alive(process) and parent(process) in raylets:
+            found.append(process)
     return found
 
 
@@ -136,9 +143,9 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def answering() -> int:
+def answering(cluster: Any) -> int:
     """The worker that answers, or did until a moment ago."""
-    return (workers("Worker.answer") or workers())[0]
+    return (workers(cluster, "Worker.answer") or workers(cluster))[0]
 
 
 @needs_ray
@@ -146,23 +153,23 @@ def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
     cluster: Any, add: Any, lost: list[str], experiment: Make, videos: Path, tmp_path: Path, expected: Given
 ) -> None:
     add(), add()
-    progress = Spoiler(lambda: os.kill(answering(), signal.SIGKILL))
+    progress = Spoiler(lambda: os.kill(answering(cluster), signal.SIGKILL))
     chosen, store = experiment(), Store(tmp_path)
     result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address, progress=progress)
     assert given(result, tmp_path) == expected
     assert (result.unfinished, result.failures, result.answered, progress.fresh) == ([], [], ANSWERS, ANSWERS)
     assert lost == ["its process was killed"]
-    assert workers() == [], "no worker outlives the run"
+    assert workers(cluster) == [], "no worker outlives the run"
 
 
 @needs_ray
 def test_three_nodes_of_which_one_is_lost(
     cluster: Any, add: Any, lost: list[str], experiment: Make, videos: Path, tmp_path: Path, expected: Given
 ) -> None:
-    nodes = {node.all_processes["raylet"][0].process.pid: node for node in (add(), add(), add())}
+    nodes = {raylet(node): node for node in (add(), add(), add())}
 
     def remove() -> None:
-        cluster.remove_node(nodes[parent(answering())], allow_graceful=False)
+        cluster.remove_node(nodes[parent(answering(cluster))], allow_graceful=False)
 
     chosen, store = experiment(), Store(tmp_path)
     result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address, progress=Spoiler(remove))
@@ -233,31 +240,33 @@ def cell_answers(plan: plans.Plan, store: Store, group: tuple[str, str]) -> list
 
 
 @needs_ray
-def test_interrupted_on_a_cluster_of_this_machine_alone(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, videos: Path
-) -> None:
+def test_interrupted_on_a_cluster_of_this_machine_alone(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
     """SIGINT goes to the whole group of processes, as a terminal sends it."""
-    path, store, folder = write_experiment(tmp_path, checkpoint), tmp_path / "runs", tmp_path_factory.mktemp("r")
+    path, store = write_experiment(tmp_path, checkpoint), tmp_path / "runs"
     command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--ray", "auto"]
     process = subprocess.Popen(
         [*command, "--data", str(videos), "--store", str(store), "--no-score"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     until = time.monotonic() + 240
     while not any(lines(store).values()) and time.monotonic() < until:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+    rays = descendants(process.pid)
+    commands = "".join(Path(f"/proc/{each}/cmdline").read_text() for each in rays)
+    scratch = re.findall(r"(/tmp/ray-\w+)/session_", commands)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
     assert b"Traceback" not in err and err.count(b"stopped; every answer given so far is kept") == 1, err.decode()
     until = time.monotonic() + 10
-    while (left := mentioning(str(folder))) and time.monotonic() < until:
+    while (left := [each for each in rays if alive(each)]) and time.monotonic() < until:
         time.sleep(0.1)
-    assert left == [] and list(folder.iterdir()) == []
+    assert rays and left == []
+    assert scratch and not Path(scratch[0]).exists()
     answered = sum(content.count(b"\n") for content in lines(store).values())
     assert 0 < answered < ANSWERS
     experiment = load(path, "paper")
@@ -265,17 +274,10 @@ def test_interrupted_on_a_cluster_of_this_machine_alone(
     assert rest.answered == ANSWERS - answered
 
 
-def mentioning(text: str) -> list[str]:
-    """The command lines of the processes that name something."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if text in said and alive(int(path.parent.name)):
-            found.append(said)
-    return found
+def descendants(process: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    found = children(process)
+    return found + [each for child in found for each in descendants(child)]
 
 
 @pytest.mark.parametrize(
