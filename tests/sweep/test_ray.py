@@ -25,12 +25,10 @@ from harness.experiments import Experiment, load
 from harness.plan import Data
 from harness.store import Answer, Store
 from harness.sweep import driver
-from harness.sweep.answering import Tally
 from harness.sweep.cluster import ALONE, Cluster
 from harness.sweep.progress import Progress
-from harness.sweep.remote import Done, Message
-from harness.sweep.shards import Shard
 from tests.sweep.conftest import write_experiment
+from tests.sweep.light_worker import Light
 from tests.sweep.test_kill import alive, children, lines, predictions
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: vlm-retain[ray]")
@@ -176,24 +174,6 @@ def test_three_nodes_of_which_one_is_lost(
     assert given(result, tmp_path) == expected
     assert (result.unfinished, result.failures, result.answered) == ([], [], ANSWERS)
     assert lost
-
-
-class Light:
-    """A worker without a model, whose answer to a sample is its name; the samples in `deadly` end its process."""
-
-    def __init__(self, deadly: set[int]) -> None:
-        self.deadly = deadly
-
-    def ready(self) -> Message:
-        return "ready", None
-
-    def answer(self, shard: Shard) -> Iterator[Message]:
-        for index, cells in shard.wanted.items():
-            if index in self.deadly:
-                time.sleep(0.5)  # what was told before is on its way
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield "answers", ([(cell, Answer(index, f"{index}")) for cell in cells], Tally(answered=len(cells)))
-        yield "done", Done(1, 0.0)
 
 
 class LightCluster(Cluster):
