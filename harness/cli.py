@@ -56,6 +56,12 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="processes that answer (default: what cores, memory and GPU allow)"),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="answer on a Ray cluster: auto (this machine's GPUs, else cores) or HOST:PORT"
+    ),
+]
 DEFAULT_STORE = Path("results/runs")
 
 
@@ -68,6 +74,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     score: Annotated[bool, typer.Option("--score/--no-score", help="score and print the table afterwards")] = True,
     workers: WorkersOption = None,
+    ray: RayOption = None,
     match: MatchOption = None,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
@@ -75,8 +82,15 @@ def run(
     from harness import results, sweep
     from harness.matching import impossible
     from harness.store import Store
+    from harness.sweep import cluster
     from harness.sweep.progress import for_stream
 
+    if ray is not None:
+        if workers is not None:
+            raise UserError(
+                "--workers is for processes of this machine; with --ray the cluster says how many there are"
+            )
+        cluster.check(ray)
     chosen, opened = _prepare(experiment, profile, limit, data, match)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
@@ -87,7 +101,7 @@ def run(
     if score and any(sweep.lacking(plan, kept).values()):
         results.check_judges(chosen, kept)  # before hours of answering, not after
     with for_stream() as progress:
-        result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress, workers=workers)
+        result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress, workers=workers, ray=ray)
     complete = _finish(result, opened, kept) if score else True
     if result.failures:
         _tell_failures(result)

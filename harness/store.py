@@ -136,6 +136,14 @@ class CellWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def lacking(self, indices: list[Index]) -> list[Index]:
+        """Those of `indices` that have no answer yet; a failed sample counts as lacking."""
+        return missing(self.answers, indices)
+
+    def failed(self, index: Index) -> bool:
+        """Whether the sample was asked and has no answer."""
+        return index in self.answers and self.answers[index].error is not None
+
     def append(self, answer: Answer) -> None:
         """Writes one line whole, or nothing of it. Raises StoreError when the disk refuses; earlier lines stay as they
         are.
@@ -164,6 +172,10 @@ class Store:
     def cell(self, settings: Mapping[str, Any]) -> Cell:
         """The cell of these settings, answered or not."""
         return Cell(self.root / "cells", settings)
+
+    def open(self, settings: Mapping[str, Any]) -> CellWriter:
+        """The writer of the cell of these settings. StoreError when another run has it or the disk refuses."""
+        return self.cell(settings).open()
 
     def score(self, key: str) -> dict[str, Any] | None:
         """A score kept by `save_score` under the digest of all that it was computed from; None where there is none."""

@@ -1,6 +1,6 @@
 """`make bench`: how fast this machine answers, as ratios and shares that hold beyond it.
 
-Seven questions, each measured in one run on one machine:
+Eight questions, each measured in one run on one machine:
 - the sweep (one process), and the sweep without batches, against VLMEvalKit's own loop (`infer_data_job_video`,
   `infer_data_job`), run once a cell with the same wrapper on the same samples, the three taking turns benchmark by
   benchmark; and whether they answer alike;
@@ -9,6 +9,7 @@ Seven questions, each measured in one run on one machine:
 - the whole grid of an experiment, from an empty store;
 - the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
 - how long the command and the library take to start;
+- answering on a Ray cluster: 1 and 2 workers, and the driver's own load with simulated GPUs;
 - exact relevance: the streaming form against the textbook form, how both grow with the prompt, and against a prefill.
 """
 
@@ -21,11 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.bench import relevance, waiting
+from harness.bench import relevance, scaling, waiting
 from harness.bench.answering import Comparison, Grid, Tipped, compare, grid, tipped
 from harness.bench.machine import machine, starts
 from harness.disk import write_atomically
 from harness.experiments import load
+from harness.sweep import cluster
 from harness.tables.render import pipe_table
 
 SAMPLES = 10
@@ -37,6 +39,7 @@ def report(
     half: Tipped,
     waits: list[waiting.Wait],
     whole: Grid,
+    scales: scaling.Scaling,
     started: dict[str, float],
     costs: Sequence[relevance.Cost],
 ) -> str:
@@ -61,6 +64,7 @@ def report(
         ["  waiting for decoded samples", f"{100 * whole.decode:.1f}%"],
         ["  vision encoder", f"{100 * whole.encode:.1f}%"],
         ["  methods and LLM", f"{100 * whole.answer:.1f}%"],
+        *scaling.rows(scales),
         *([f"start of `{name}`", f"{seconds:.2f} s"] for name, seconds in started.items()),
         *relevance.rows(costs),
     ]
@@ -79,6 +83,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser.add_argument("--longest", type=int, default=LONGEST, help="visual tokens of the longest relevance measured")
     parser.add_argument("--out", type=Path, default=Path("results/micro/bench.json"), help="where the numbers go")
     chosen = parser.parse_args(arguments)
+    cluster.check(cluster.AUTO)
     experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit)
     data = chosen.data
     if data is None:
@@ -89,6 +94,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     half = tipped(experiment, data, chosen.samples)
     waits = waiting.measure(experiment, data, chosen.samples)
     whole = grid(experiment, data, chosen.workers)
+    scales = scaling.measure(experiment, data, chosen.limit or scaling.SAMPLES)
     started = starts()
     shape = relevance.Shape()
     both, alone = ([n for n in counts if n <= chosen.longest] for counts in (relevance.BOTH, relevance.ALONE))
@@ -104,12 +110,13 @@ def main(arguments: Sequence[str] = ()) -> int:
         "half_precision": dataclasses.asdict(half),
         "waiting": [dataclasses.asdict(wait) for wait in waits],
         "grid": {**dataclasses.asdict(whole), "seconds": whole.seconds},
+        "scaling": dataclasses.asdict(scales),
         "start_seconds": started,
         "relevance": relevance.summary(shape, costs),
     }
     write_atomically(chosen.out, json.dumps(_rounded(content), indent=1) + "\n")
     about = content["machine"]
-    print(report(comparison, half, waits, whole, started, costs))
+    print(report(comparison, half, waits, whole, scales, started, costs))
     print(f"\n{about['cpu']}, {about['cores']} cores, {about['torch_threads']} threads. Written: {chosen.out}")
     return 0
 

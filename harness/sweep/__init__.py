@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from harness.experiments import Experiment
 from harness.plan import Data, Plan, PlannedCell, make
 from harness.store import Store, missing
+from harness.sweep import driver
 from harness.sweep.answering import Answerer, Failure, Tally, Timing, Unfinished, message_for, use_frames_of
+from harness.sweep.cluster import Cluster, connected
 from harness.sweep.memory import peak
 from harness.sweep.progress import Progress
 from harness.sweep.workers import WorkerError, answer, fitting
@@ -50,12 +52,14 @@ def run(
     progress: Progress | None = None,
     plan: Plan | None = None,
     workers: int | None = None,
+    ray: str | None = None,
 ) -> SweepResult:
     """Answers what the store lacks of an experiment and returns when every sample of every cell was asked.
 
     A failed sample is recorded with its reason and the run goes on; it is asked again in the next run. Safe to kill at
     any moment. `workers` processes do it, 1 of them this one; by default as many as are worth it. One that dies leaves
-    its model and benchmark `unfinished`.
+    its model and benchmark `unfinished`. With `ray`, the workers of a cluster do it instead: `auto` for one of this
+    machine alone, or an address; a shard whose worker dies is done again by another one.
 
     Raises UserError for what no sample could be answered with (a checkpoint or method that cannot be used), StoreError
     when the disk refuses, KeyboardInterrupt as it comes; each answer given before is kept in all cases.
@@ -68,7 +72,12 @@ def run(
     progress.begin(total, total - sum(todo.values()))
     todo = _failed_last({group: count for group, count in todo.items() if count}, plan, store)
     start = time.perf_counter()
-    if todo and (count := min(workers or fitting(todo), len(todo))) > 1:
+    if todo and ray is not None:
+        with connected(ray):
+            cluster = Cluster(plan, data.folder)
+            cluster.check()
+            result.add(driver.answer(plan, store, todo, cluster, progress))
+    elif todo and (count := min(workers or fitting(todo), len(todo))) > 1:
         result.add(answer(plan, store, data.folder, todo, count, progress))
     elif todo:
         with Answerer(plan, store, data, progress) as answerer:

@@ -9,22 +9,43 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from harness.disk import stop_if_full
 from harness.evidence import evidence_mask
 from harness.plan import Data, Plan, PlannedCell, open_settings
-from harness.store import Answer, CellWriter, Index, Store, missing
+from harness.store import Answer, Index
 from harness.sweep.decoding import Decoding, processes
 from harness.sweep.device import DeviceLost, release, works
 from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
 
 log = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """Where the answers of one cell go."""
+
+    def lacking(self, indices: list[Index]) -> list[Index]:
+        """Those of `indices` that are to be asked."""
+
+    def failed(self, index: Index) -> bool:
+        """Whether it was asked before and has no answer of it."""
+
+    def append(self, answer: Answer) -> None:
+        """Takes an answer, or why there is none."""
+
+
+class Cells(Protocol):
+    """Where the answers of all cells go: the store, or what brings them to it from another machine."""
+
+    def open(self, settings: Mapping[str, Any]) -> AbstractContextManager[Writer]:
+        """The writer of the cell of these settings, for a `with`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,12 @@ class Tally:
         self.timing.add(other.timing)
         self.peaks += other.peaks
 
+    def take(self) -> Tally:
+        """What was counted since the last time."""
+        taken = Tally(**vars(self))
+        vars(self).update(vars(Tally()))
+        return taken
+
 
 class Answerer:
     """Answers one (model, benchmark) after the other; the model stays open until another one is needed.
@@ -99,7 +126,7 @@ class Answerer:
     `lost`: why this process can answer nothing more, if it cannot. For a `with`, at whose end the model is closed.
     """
 
-    def __init__(self, plan: Plan, store: Store, data: Data, progress: Progress) -> None:
+    def __init__(self, plan: Plan, store: Cells, data: Data, progress: Progress) -> None:
         self.plan, self.store, self.data, self.progress = plan, store, data, progress
         self.lost: str | None = None
         self._name = ""
@@ -120,6 +147,11 @@ class Answerer:
         Raises UserError for what no sample could be answered with, StoreError when the disk refuses, KeyboardInterrupt
         as it comes; each answer given before is kept.
         """
+        for _ in self.asked(name, benchmark, tally):
+            pass
+
+    def asked(self, name: str, benchmark: str, tally: Tally) -> Iterator[None]:
+        """`answer`, with a pause after each sample."""
         if self.lost:
             tally.unfinished.append(Unfinished(name, benchmark, self.lost))
             return
@@ -131,7 +163,7 @@ class Answerer:
         self.progress.at(f"{name} {benchmark}")
         start = time.perf_counter()
         try:
-            _Pass(self, tally, self._model, name, benchmark).run()
+            yield from _Pass(self, tally, self._model, name, benchmark).run()
         except DeviceLost as error:
             self.lost = str(error)
             self._model, self._name = None, ""  # not closed: that is a call to the device too
@@ -164,7 +196,7 @@ class _Column:
     label: str
     method: Any
     keep: float
-    writer: CellWriter
+    writer: Writer
     wanted: frozenset[Index]
 
 
@@ -182,9 +214,10 @@ class _Pass:
         else:
             use_frames_of(model, self.data.dataset)
 
-    def run(self) -> None:
-        """Asks each sample that some cell lacks, those last that failed before: one that takes the device with it every
-        time keeps no other from its answer. The cells are locked from here to the end.
+    def run(self) -> Iterator[None]:
+        """Asks each sample that some cell lacks, with a pause after it. The cells are open from here to the end.
+
+        Those come last that failed before: one that takes the device with it every time keeps no other from its answer.
         """
         indices = self.plan.samples[self.benchmark]
         with ExitStack() as stack:
@@ -194,19 +227,20 @@ class _Pass:
                 for position, index in enumerate(indices)
                 if any(index in column.wanted for column in columns)
             ]
-            wanted.sort(key=lambda each: any(each[1] in column.writer.answers for column in each[2]))
+            wanted.sort(key=lambda each: any(column.writer.failed(each[1]) for column in each[2]))
             count = processes(self.model.device, len(wanted))
             decoding = stack.enter_context(Decoding(self.model, self._message, self.dataset, count))
             for (position, index, asked), decoded in decoding.ahead(wanted, itemgetter(0)):
                 self._ask(position, index, asked, decoded)
+                yield
 
     def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
         from model_wrappers.registry import method
 
         row = self.plan.experiment.rows[cell.row]
-        writer = stack.enter_context(self.store.cell(cell.settings).open())
+        writer = stack.enter_context(self.store.open(cell.settings))
         label = f"{row.method}@{cell.keep:g}"
-        wanted = frozenset(missing(writer.answers, indices))
+        wanted = frozenset(writer.lacking(indices))
         return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
 
     def _message(self, position: int) -> list[dict[str, str]]:

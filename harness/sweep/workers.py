@@ -56,9 +56,13 @@ def fitting(todo: dict[Group, int]) -> int:
     gpu = any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
     if gpu or sum(todo.values()) < HANDFUL or not all(folder.is_dir() for folder in folders):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = WORKER_MEMORY + max(memory.weights(folder) for folder in set(folders))
-    return max(1, min(cores, len(todo), memory.available() // each))
+    return max(1, min(cores(), len(todo), memory.available() // each))
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def answer(plan: Plan, store: Store, data: Path, todo: dict[Group, int], count: int, progress: Progress) -> Tally:

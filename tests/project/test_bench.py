@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness import bench
-from harness.bench import relevance, waiting
+from harness.bench import relevance, scaling, waiting
 from harness.experiments import Experiment, load
 from tests.benchmarks.layouts import mvbench, next_qa
 from tests.tiny import tiny_qwen2_vl
@@ -114,7 +114,12 @@ def test_several_models(experiment: Experiment, data: Path, tmp_path: Path) -> N
     assert (found.answers, found.equal) == (2, 2)
 
 
-def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_command(
+    file: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "WORKERS", (1,))
+    monkeypatch.setattr(scaling, "GPUS", (2,))
+    monkeypatch.setattr(scaling, "SECONDS", 2)
     out = tmp_path / "results" / "bench.json"
     arguments = ["--experiment", str(file), "--data", str(data), "--samples", "1", "--limit", "2", "--longest", "0"]
     assert bench.main([*arguments, "--out", str(out)]) == 0
@@ -126,6 +131,8 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
     assert found["grid"]["overhead"] == pytest.approx(1 - parts, abs=1e-3)
     assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
     assert 2**28 < found["grid"]["peak_memory"] < 2**34  # this process, with all that earlier tests left in it
+    assert found["scaling"]["workers"]["1"] > 0 and found["scaling"]["ideal"] == {"2": 20.0}
+    assert 0 < found["scaling"]["gpus"]["2"] <= 20 and 0 < found["scaling"]["driver_cpu"]["2"]
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
     assert set(found["start_seconds"]) == {"python", "retain --help", "import model_wrappers"}
@@ -136,7 +143,8 @@ def test_the_whole_command(file: Path, data: Path, tmp_path: Path, capsys: pytes
 def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     whole = bench.Grid(3, 100, 0, 2, 3 << 29, 1.0, 10.0, 0.5, 0.1, 0.1, 0.2, 0.65, 0.05)
     compared = bench.Comparison(2.0, 3.5, 7.0, 50, 49, 48)
-    text = bench.report(compared, bench.Tipped("bfloat16", 50, 3), [], whole, {"python": 0.02}, [])
+    scales = scaling.Scaling({1: 4.0, 2: 7.0}, {1: 10.0, 64: 608.0}, {1: 10.0, 64: 640.0}, {1: 0.01, 64: 0.2})
+    text = bench.report(compared, bench.Tipped("bfloat16", 50, 3), [], whole, scales, {"python": 0.02}, [])
     said = {
         parts[1].strip(): parts[2].strip()
         for parts in (line.split("|") for line in text.splitlines())
@@ -149,6 +157,8 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     assert said["whole grid, from an empty store to the table"] == "11.5 s"
     assert said["share of the answering time: harness"] == "5.00%"
     assert said["methods and LLM"] == "65.0%"
+    assert said["Ray, 2 workers"] == "7.0 answers/s, 1.75 x"
+    assert said["Ray, 64 simulated GPUs at 10 answers/s"] == "608.0 answers/s, 95%; driver 20% of a core"
     assert (said["models, processes"], said["most memory of a process"]) == ("3, 2", "1.50 GiB")
 
 
