@@ -171,7 +171,8 @@ class Judge:
             # `from None`: the library's exceptions carry the request, and with it the key.
             raise JudgeError(
                 f"the judge {self.config.model} at {self.endpoint.host} did not answer after "
-                f"{self.config.max_retries + 1} tries ({error}); answers and earlier verdicts are kept, run again to go on judging"
+                f"{self.config.max_retries + 1} tries ({error}); answers and earlier verdicts are kept, run again "
+                "to go on judging"
             ) from None
 
     def _paid(self, key: str, question: Question, usable: Callable[[str], bool]) -> str:
