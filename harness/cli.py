@@ -62,6 +62,12 @@ RayOption = Annotated[
         metavar="ADDRESS", help="answer on a Ray cluster: auto (this machine's GPUs, else cores) or HOST:PORT"
     ),
 ]
+JudgeLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="DOLLARS", help="what the experiment's judges may cost in all, earlier runs of it included"
+    ),
+]
 DEFAULT_STORE = Path("results/runs")
 
 
@@ -76,6 +82,7 @@ def run(
     workers: WorkersOption = None,
     ray: RayOption = None,
     match: MatchOption = None,
+    judge_limit: JudgeLimitOption = None,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
     from harness import plan as plans
@@ -99,10 +106,11 @@ def run(
     for said in impossible(plan):
         print(f"retain: {said}", file=sys.stderr)
     if score and any(sweep.lacking(plan, kept).values()):
-        results.check_judges(chosen, kept)  # before hours of answering, not after
+        # Before hours of answering, not after.
+        results.check_judges(chosen, kept, results.account_of(chosen, kept, limit=judge_limit))
     with for_stream() as progress:
         result = sweep.run(chosen, kept, data=opened, plan=plan, progress=progress, workers=workers, ray=ray)
-    complete = _finish(result, opened, kept) if score else True
+    complete = _finish(result, opened, kept, judge_limit) if score else True
     if result.failures:
         _tell_failures(result)
     for group in result.unfinished:
@@ -193,10 +201,11 @@ def leaderboard(
     for name in names or made:
         chosen, opened = _prepare(name, profile, limit, data, match)
         plan = plans.make(chosen, opened, kept)
-        if not names and (said := gathering.conflict(plan)):
+        found = results.collect(plan, opened, kept)
+        if not names and (said := gathering.conflict(plan, found)):
             print(f"retain: left out: {said}", file=sys.stderr)
             continue
-        gathering.add(plan, results.collect(plan, opened, kept), opened)
+        gathering.add(plan, found, opened)
     board = gathering.leaderboard()
     print(to_markdown(board), end="")
     print(f"\nWritten: {_braced(write(board, out or store / f'leaderboard{end}'))}")
@@ -359,15 +368,21 @@ def _prepare(
     return chosen, Data(chosen, data)
 
 
-def _finish(result: SweepResult, data: Data, store: Store) -> bool:
+def _finish(result: SweepResult, data: Data, store: Store, judge_limit: float | None) -> bool:
     """Scores, prints and writes the table; whether every cell of it is complete."""
     from harness import results
+    from harness.judging.report import sentences
     from harness.tables.render import to_markdown
 
-    found = results.collect(result.plan, data, store)
+    account = results.account_of(result.plan.experiment, store, limit=judge_limit)
+    found = results.collect(result.plan, data, store, account=account)
     print(to_markdown(found.table), end="")
+    if found.judging:
+        print("\n" + "\n".join(sentences(found.judging)))
     paths = results.write(found, store.root / "tables", result.plan.experiment.name)
     print(f"\nWritten: {_braced(paths)}")
+    for reason in account.stopped.values():
+        print(f"retain: not all is judged: {reason}", file=sys.stderr)
     return not found.lacks
 
 

@@ -15,6 +15,9 @@ from harness import identity, matching
 from harness.costs import Prices
 from harness.disk import write_atomically
 from harness.experiments import Experiment, Judge
+from harness.judging.account import Account
+from harness.judging.models import Price
+from harness.judging.report import record
 from harness.plan import Data, Plan, PlannedCell
 from harness.statistics import Cell, Samples
 from harness.statistics.significance import Measured, from_json, to_json
@@ -38,15 +41,27 @@ class Lack:
 
 @dataclass(frozen=True)
 class Results:
-    """The table, the cells that are not complete, and by row the folders and scores that its numbers were made of."""
+    """The table, the cells that are not complete, and by row the folders and scores that its numbers were made of.
+
+    `judging`: what judges cost, by benchmark; None where the experiment names none.
+    """
 
     table: Table
     lacks: list[Lack]
     sources: list[dict[str, Any]]
+    judging: dict[str, Any] | None = None
 
 
-def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progress: Progress | None = None) -> Results:
-    """The table of a plan from what the store holds; nothing is asked.
+def collect(
+    plan: Plan,
+    data: Data,
+    store: Store,
+    *,
+    score: bool = True,
+    progress: Progress | None = None,
+    account: Account | None = None,
+) -> Results:
+    """The table of a plan from what the store holds; no model is asked, and a judge only on an `account`.
 
     A cell is scored once: its score is kept under the digest of predictions, samples, judge and the scoring code, and
     so are the intervals of a table, so that one that was made before loads neither torch nor vlmeval nor numpy. Rows
@@ -56,8 +71,10 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     Raises UserError where a metric cannot be computed (no judge, no WordNet); StoreError when the disk refuses.
     """
     experiment = plan.experiment
+    account = account or account_of(experiment, store, asks=False)
     prices = Prices(experiment, store.root, data.folder)
     rows, lacks, sources = [], [], []
+    unjudged: dict[str, None] = {}
     for model, row, keep, cells in plan.rows():
         scored: dict[str, Cell] = {}
         answers: list[Answer] = []
@@ -77,10 +94,13 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
             if lack or not score:
                 scored[cell.benchmark] = Cell(None, done, len(indices), samples)
             else:
-                key, value = _score(experiment, cell, given, indices, data, store)
+                key, value = _score(experiment, cell, given, indices, data, store, account)
                 done = value["n"]
                 runs = _runs(value, plan.clusters[cell.benchmark])
-                scored[cell.benchmark] = Cell(value["headline"], done, len(indices), samples, value["note"], runs)
+                made = (value["headline"], done, len(indices), samples, value["note"], runs)
+                scored[cell.benchmark] = Cell(*made, scored=value["scored"])
+                if done < len(indices):
+                    unjudged[cell.benchmark] = None
             if done < len(indices):
                 lacks.append(Lack(cell, done, len(indices), reasons))
             source["cells"][cell.benchmark] = {"cell": stored.folder.name, "score": key}
@@ -96,32 +116,49 @@ def collect(plan: Plan, data: Data, store: Store, *, score: bool = True, progres
     micro = experiment.data == "micro"
     notes = [f"{MISSING}: {sentence}." for sentence in plan.left_out()]
     notes += [*matching.chosen(plan), *matching.impossible(plan), *prices.notes()]
+    notes += _not_judged(experiment, list(unjudged), account)
     table = build(merged, groups=groups, title=title, micro=micro, notes=notes, measured=measured)
-    return Results(table, lacks, sources)
+    judges = {name: judge for name in experiment.benchmarks if isinstance(judge := experiment.judge_of(name), Judge)}
+    configs = {name: _judge(judge, store, name, account) for name, judge in judges.items()}
+    return Results(table, lacks, sources, record(account, configs) if configs else None)
 
 
-def check_judges(experiment: Experiment, store: Store) -> None:
-    """Raises UserError where a judge that the experiment names could not be asked (no key in the environment)."""
-    for judge in {experiment.judge_of(benchmark) for benchmark in experiment.benchmarks}:
-        if isinstance(judge, Judge):
+def account_of(experiment: Experiment, store: Store, *, limit: float | None = None, asks: bool = True) -> Account:
+    """The account of an experiment's judges; of a profile, whose models are not those of another."""
+    return Account(store.root / "judge", f"{experiment.name} {experiment.profile}", limit=limit, asks=asks)
+
+
+def check_judges(experiment: Experiment, store: Store, account: Account) -> None:
+    """Raises UserError where a judge that the experiment names could not be asked on that account: no key in the
+    environment, or a limit and no price.
+    """
+    for name in experiment.benchmarks:
+        if isinstance(judge := experiment.judge_of(name), Judge):
             from harness.scoring.judge import Judge as Client
 
-            Client(_judge(judge, store))
+            Client(_judge(judge, store, name, account))
 
 
 def write(results: Results, folder: Path, name: str) -> list[Path]:
     """Writes the table as .md, .csv, .xlsx and .tex, `<name>.pairs.csv`: its rows compared two by two, and
-    `<name>.sources.json`: which cells each number was made of.
+    `<name>.sources.json`: which cells each number was made of. Where there are judges, also `<name>.judging.json`:
+    what they were asked, its tokens and its cost.
     """
     from harness.tables import pairs
     from harness.tables.render import write as write_table
 
     paths = write_table(results.table, folder, name)
-    sources = json.dumps(results.sources, indent=1, ensure_ascii=False) + "\n"
-    for suffix, content in (("pairs.csv", pairs.to_csv(results.table)), ("sources.json", sources)):
+    contents = {"pairs.csv": pairs.to_csv(results.table), "sources.json": _json(results.sources)}
+    if results.judging:
+        contents["judging.json"] = _json(results.judging)
+    for suffix, content in contents.items():
         paths.append(folder / f"{name}.{suffix}")
         write_atomically(paths[-1], content)
     return paths
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _score(
@@ -131,6 +168,7 @@ def _score(
     indices: list[Index],
     data: Data,
     store: Store,
+    account: Account,
 ) -> tuple[str, dict[str, Any]]:
     """The key of a cell's score and the score, computed if nobody did."""
     judge = experiment.judge_of(cell.benchmark)
@@ -138,19 +176,20 @@ def _score(
         "predictions": predictions_digest(given, indices),
         "benchmark": cell.settings["benchmark"],
         "frames": experiment.frames,
-        "judge": judge.model_dump() if isinstance(judge, Judge) else judge,
+        "judge": judge.model_dump(include={"base_url", "model"}) if isinstance(judge, Judge) else judge,
         "scorer": _scorer_version(),
     }
     key = digest(made_of)[:24]
     kept = store.score(key)
     if kept is None:
-        from harness.scoring import JudgeError, ScoringError, score
+        from harness.scoring import ScoringError, score
 
+        config = _judge(judge, store, cell.benchmark, account) if isinstance(judge, Judge) else judge
         predictions = {index: given[index].prediction for index in indices}
         try:
             with tempfile.TemporaryDirectory(prefix="retain-score-") as workdir:
-                made = score(data.open(cell.benchmark), predictions, judge=_judge(judge, store), workdir=Path(workdir))
-        except (JudgeError, ScoringError) as error:
+                made = score(data.open(cell.benchmark), predictions, judge=config, workdir=Path(workdir))
+        except ScoringError as error:
             raise UserError(f"{cell.benchmark} cannot be scored: {error}; every answer is kept") from error
         kept = {
             "headline": made.headline,
@@ -161,6 +200,7 @@ def _score(
             "stratum_scale": made.stratum_scale,
             "n": made.n,
             "note": made.note,
+            "scored": made.scored,
             "made_of": made_of,
         }
         if made.headline is not None:  # else a verdict is missing: the judge is asked again next time
@@ -202,12 +242,34 @@ def _measured(
     return from_json(kept)
 
 
-def _judge(judge: Any, store: Store) -> Any:
-    if not isinstance(judge, Judge):
-        return judge
+def _judge(judge: Judge, store: Store, benchmark: str, account: Account) -> Any:
+    """The settings with which a judge is asked about a benchmark on an account."""
     from harness.scoring.judge import JudgeConfig
 
-    return JudgeConfig(judge.base_url, judge.model, judge.key_env, cache=store.root / "judge")
+    assert judge.model is not None  # the loader saw to it
+    given = judge.price
+    return JudgeConfig(
+        judge.base_url,
+        judge.model,
+        judge.key_env,
+        cache=store.root / "judge",
+        price=Price(given.prompt, given.completion) if given else None,
+        account=account,
+        purpose=benchmark,
+    )
+
+
+def _not_judged(experiment: Experiment, benchmarks: list[str], account: Account) -> list[str]:
+    """A footnote for each judge that did not judge all."""
+    by_model: dict[str, list[str]] = {}
+    for name in benchmarks:
+        if isinstance(judge := experiment.judge_of(name), Judge) and judge.model is not None:
+            by_model.setdefault(judge.model, []).append(name)
+    why = account.stopped
+    return [
+        f"{', '.join(names)}: not judged yet where incomplete; {why.get(model, f'{model} gave no verdict')}."
+        for model, names in by_model.items()
+    ]
 
 
 @cache

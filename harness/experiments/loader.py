@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.experiments.model_settings import check_settings
-from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Group, Judge, Profile, Row
+from harness.experiments.schema import JUDGE_TAGS, Experiment, ExperimentFile, Group, Judge, JudgePrice, Profile, Row
+from harness.judging.models import DEFAULTS
 from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
 
@@ -89,7 +90,7 @@ def load(
         dtype=chosen.dtype,
         attention=chosen.attention,
         judge=chosen.judge,
-        judges=chosen.judges,
+        judges=chosen.judges | _default_judges(f"{path}: profiles.{profile}", benchmarks, chosen, data),
         costs_at=chosen.costs_at,
         rows=chosen.rows,
         match=match,
@@ -157,6 +158,23 @@ def _check_names(where: str, benchmarks: list[str], profile: Profile, data: Path
             seen.add((row.method, made, keep))
 
 
+def _default_judges(where: str, benchmarks: list[str], profile: Profile, data: Path | None) -> dict[str, Judge]:
+    """By benchmark the judges that leave their model to the benchmark, with its default."""
+    from harness.benchmarks import benchmark
+
+    found = {}
+    for name in benchmarks:
+        judge = profile.judges.get(name, profile.judge)
+        if isinstance(judge, Judge) and judge.model is None:
+            model = DEFAULTS.get(benchmark(name, data).scored_as)
+            if model is None:
+                raise UserError(
+                    f"{where}.judge: {name} has no default judge; give the judge a model, or use 'official'"
+                )
+            found[name] = judge.model_copy(update={"model": model})
+    return found
+
+
 def _check_benchmark(where: str, name: str, data: Path | None) -> None:
     """One of ours, else a data set of VLMEvalKit, which is imported to know, or a TSV in the data folder."""
     from harness.benchmarks import benchmark, benchmark_names
@@ -209,6 +227,8 @@ def _keys_at(place: list[Any]) -> list[str]:
         keys = Row
     elif place[0] == "groups":
         keys = Group
+    elif place[-1] == "price":
+        keys = JudgePrice
     elif place[-1] == "judge" or "judges" in place:
         keys = Judge
     else:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.judging.models import OPENAI, is_openai
 from harness.matching import Match
 
 Scalar = bool | int | float | str | None
@@ -46,8 +47,12 @@ def _distinct_groups(groups: list[Group]) -> list[Group]:
 
 
 def _judge(value: Any) -> Any:
+    if value == "default":
+        return {}
     if value not in RULES and not isinstance(value, dict | Judge):
-        raise problem(f"{value!r} is not a judge; allowed are 'exact', 'official' or the keys base_url and model")
+        raise problem(
+            f"{value!r} is not a judge; allowed are 'exact', 'official', 'default' or the keys base_url and model"
+        )
     return value
 
 
@@ -57,12 +62,32 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Judge(Strict):
-    """An OpenAI-compatible judge; its key comes from the environment variable `key_env` and is never written."""
+class JudgePrice(Strict):
+    """US dollars for a million tokens."""
 
-    base_url: str = Field(pattern=r"^https?://")
-    model: str = Field(min_length=1)
-    key_env: str | None = "OPENAI_API_KEY"
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+
+class Judge(Strict):
+    """An OpenAI-compatible judge; its key comes from the environment variable `key_env` and is never written.
+
+    `model` left out: the default of the benchmark that it scores (`harness.judging.models`). `key_env` left out:
+    OPENAI_API_KEY for OpenAI's own server, which alone may see that key, and none for any other. `price` left out: what
+    is known of the model.
+    """
+
+    base_url: str = Field(default=OPENAI, pattern=r"^https?://")
+    model: str | None = Field(default=None, min_length=1)
+    key_env: str | None = None
+    price: JudgePrice | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_for_openai_alone(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "key_env" not in value and is_openai(str(value.get("base_url", OPENAI))):
+            return {**value, "key_env": "OPENAI_API_KEY"}
+        return value
 
 
 Keep = Annotated[float, BeforeValidator(_keep)]
@@ -170,7 +195,7 @@ class Experiment(Strict):
     max_samples: int | None = None
 
     def judge_of(self, benchmark: str) -> Literal["exact", "official"] | Judge:
-        """The judge that scores `benchmark`."""
+        """The judge that scores `benchmark`; one read from a file names its model."""
         return self.judges.get(benchmark, self.judge)
 
     def frames_of(self, model: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Scope
 from harness.tables.layout import MISSING, ratio
+from harness.tables.scored import KEY, mark
 
 Value = str | int | float | None
 _SCOPE_HEADERS = {"image": "Image (%)", "video": "Video (%)", "all": "All (%)"}
@@ -57,7 +58,7 @@ def columns(board: Leaderboard) -> list[Column]:
             "mean_rank", "Mean rank", "of this method and retention over the models", "mean_rank", ".2f", main=True
         ),
         *(column for scope in SCOPES for column in _preservation(scope)),
-        *(_score(benchmark) for benchmark in board.benchmarks),
+        *(column for benchmark in board.benchmarks for column in _score(benchmark, _way(board, benchmark.name))),
         _number("parameters", "Parameters", "numbers in the checkpoint's files", "parameters", ",d"),
         _number(
             "equivalent_tokens",
@@ -130,7 +131,15 @@ def _preservation(scope: Scope) -> list[Column]:
     ]
 
 
-def _score(benchmark: Benchmark) -> Column:
+def _way(board: Leaderboard, benchmark: str) -> str:
+    """By what a column is scored: one way in all entries that have a score, see `harness.leaderboard.gather`."""
+    found = (entry.scores.get(benchmark) for entry in board.entries)
+    return next((score.scored for score in found if score and score.value is not None), "")
+
+
+def _score(benchmark: Benchmark, way: str) -> list[Column]:
+    """The score, and for machines by what it was scored where there are several ways."""
+
     def raw(entry: Entry) -> Value:
         score = entry.scores.get(benchmark.name)
         if score is None:
@@ -143,7 +152,11 @@ def _score(benchmark: Benchmark) -> Column:
         value = raw(entry)
         return f"{value:.{benchmark.decimals}f}" if isinstance(value, float) else str(value or MISSING)
 
-    return Column(benchmark.name, benchmark.name, f"{benchmark.modality} benchmark", raw, show)
+    header = benchmark.name + mark([way])
+    found = [Column(benchmark.name, header, f"{benchmark.modality} benchmark", raw, show)]
+    if way:
+        found.append(Column(KEY + benchmark.name, "", "", lambda entry: way, lambda entry: "", numeric=False))
+    return found
 
 
 def _fields(entry: Entry) -> str:

@@ -18,11 +18,15 @@ class Strict(BaseModel):
 
 
 class Score(Strict):
-    """One benchmark's headline number in its own unit; None where only `answered` of `total` samples have an answer."""
+    """One benchmark's headline number in its own unit; None where only `answered` of `total` samples have an answer.
+
+    scored: "exact match" or the judge, where a benchmark can be scored in several ways; one way in a leaderboard.
+    """
 
     value: float | None
     answered: int
     total: int
+    scored: str = ""
 
 
 class Preservation(Strict):

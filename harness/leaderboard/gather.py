@@ -50,8 +50,9 @@ class Gathering:
         self._profile, self._micro = "", False
         self._benchmarks: dict[str, Benchmark] = {}
         self._left_out: dict[str, None] = {}
+        self._ways: dict[str, str] = {}
 
-    def conflict(self, plan: Plan) -> str | None:
+    def conflict(self, plan: Plan, results: Results) -> str | None:
         """Why a table cannot join those taken in, in one sentence; None where it can."""
         for cell in plan.cells:
             if self._known.get(_identity(cell), cell_id := digest(cell.settings)) != cell_id:
@@ -59,12 +60,20 @@ class Gathering:
                     f"{plan.experiment.name} asks {cell.model} on {cell.benchmark} under other settings than "
                     f"{', '.join(self._experiments)}: make a leaderboard of its own of it"
                 )
+        for name, way in _ways(results):
+            if (known := self._ways.get(name, way)) != way:
+                others = ", ".join(self._experiments)
+                return (
+                    f"{plan.experiment.name} scores {name} by {way or 'its own metric'}, {others} by "
+                    f"{known or 'its own metric'}: make a leaderboard of its own of it"
+                )
         return None
 
     def add(self, plan: Plan, results: Results, data: Data) -> None:
         """Takes in a table. Raises UserError where it cannot join the others."""
-        if said := self.conflict(plan):
+        if said := self.conflict(plan, results):
             raise UserError(said)
+        self._ways |= dict(_ways(results))
         experiment = plan.experiment
         self._experiments.append(experiment.name)
         self._left_out |= dict.fromkeys(plan.left_out())
@@ -143,6 +152,12 @@ class _Model:
         return cls(parameters(folder), flops.read(folder))
 
 
+def _ways(results: Results) -> list[tuple[str, str]]:
+    """By benchmark how it was scored, of every score that there is."""
+    cells = [each for row in results.table.rows for each in row.cells.items()]
+    return [(name, cell.scored) for name, cell in cells if cell.complete]
+
+
 def _identity(cell: PlannedCell) -> Any:
     method = cell.settings["method"]
     return cell.model, method["name"], digest(method["fields"]), cell.keep, cell.benchmark
@@ -196,7 +211,9 @@ def _entry(line: _Line, model: _Model, store: Store, kept: dict[Scope, Preservat
         parameters=model.parameters,
         **_costs(answers, row, model.shape),
         scores={
-            name: Score(value=cell.score if cell.complete else None, answered=cell.n, total=cell.total)
+            name: Score(
+                value=cell.score if cell.complete else None, answered=cell.n, total=cell.total, scored=cell.scored
+            )
             for name, cell in line.scores.items()
         },
         preservation=kept,

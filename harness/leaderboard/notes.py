@@ -39,7 +39,8 @@ def notes(
         found.append(f"No TFLOPs of {', '.join(unknown)}: that convention has no term for what choosing costs there.")
     if not all(entry.complete for entry in entries):
         found.append(
-            "incomplete (n of N): only n of N samples have an answer, so no score and no preservation is given."
+            "incomplete (n of N): only n of N samples have an answer, and a verdict where a judge scores, so no score "
+            "and no preservation is given."
         )
     by_note: dict[str, list[str]] = {}
     for name, note in scored.items():

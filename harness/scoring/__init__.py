@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from harness.benchmarks.opened import OpenBenchmark
 from harness.scoring.choice_scores import choice_scores
-from harness.scoring.evaluation import AnyJudge, Index, Line, ScoringError, Workdir
+from harness.scoring.evaluation import PARTLY_JUDGED, AnyJudge, Index, Line, ScoringError, Workdir
 from harness.scoring.judge import JudgeConfig, JudgeError
 from harness.scoring.kit_scores import kit_scores
 from harness.scoring.open_scores import open_scores
@@ -43,7 +43,7 @@ class Score:
     question type (empty while incomplete). `per_sample`: in [0, 1], by index, for every sample that has a score. `n`:
     how many have. `failed`: samples asked for without an answer or a verdict. `total`: samples in the benchmark.
     `unparsed`: replies in which no option could be read (they are wrong). `metrics`: further official numbers. `note`:
-    how scored.
+    how scored, in words. `scored`: by what, where there are several ways (see `Result`).
 
     `contributions` and `strata`, by index as `per_sample`: the headline is the sum over the strata of `stratum_scale`
     times the mean contribution. Mostly there is one stratum, and the contributions are the scores. In MME a stratum is
@@ -59,6 +59,7 @@ class Score:
     failed: int
     total: int
     note: str = ""
+    scored: str = ""
     unparsed: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     contributions: dict[Index, float] = field(default_factory=dict)
@@ -82,7 +83,7 @@ def score(
     may lie while it works.
 
     Raises UserError (an index that the benchmark lacks; MMBench-Video without a judge; no WordNet), JudgeError (the
-    judge stays silent: nothing is lost, call again) and ScoringError.
+    judge stays silent and has no account to say so on: nothing is lost, call again) and ScoringError.
     """
     known = set(benchmark.indices)
     for index in predictions:
@@ -96,6 +97,9 @@ def score(
     result = _METHODS[benchmark.entry.kind](benchmark, lines, judge, workdir)
     missing = len(predictions) - len(result.per_sample)
     complete = missing == 0 and bool(result.per_sample)
+    scored = result.scored
+    if isinstance(judge, JudgeConfig) and benchmark.entry.kind in ("choice", "yes/no"):
+        scored = PARTLY_JUDGED + judge.model
     scale = benchmark.entry.scale
     contributions, strata = result.parts()
     return Score(
@@ -106,6 +110,7 @@ def score(
         failed=missing,
         total=len(benchmark),
         note=result.note,
+        scored=scored,
         unparsed=result.unparsed,
         metrics=result.metrics if complete else {},
         contributions=contributions,

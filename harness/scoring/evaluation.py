@@ -21,6 +21,11 @@ AnyJudge = Literal["exact", "official"] | JudgeConfig
 Workdir = str | Path | None
 
 
+EXACT = "exact match"
+JUDGED = "judge "
+PARTLY_JUDGED = "read, unclear replies by judge "
+
+
 class ScoringError(RuntimeError):
     """VLMEvalKit's evaluation contradicts the samples' own scores. No number is given."""
 
@@ -41,7 +46,8 @@ class Result:
     `contributions`: what the headline is the mean of, by sample; None: the scores. `strata`: the group in which that
     mean is taken, by sample, the headline being the sum over the groups; None: all in one. `scale`: what a mean is
     multiplied by; None: the benchmark's. `kits`: the headline where only VLMEvalKit can compute it from all samples
-    together (an F1, say), and no mean of the samples is it.
+    together (an F1, say), and no mean of the samples is it. `scored`: "exact match", `JUDGED` or `PARTLY_JUDGED` with
+    the model; "" for the benchmark's own rule.
     """
 
     per_sample: dict[Index, float]
@@ -53,6 +59,7 @@ class Result:
     strata: dict[Index, str] | None = None
     scale: float | None = None
     kits: float | None = None
+    scored: str = ""
 
     def parts(self) -> tuple[dict[Index, float], dict[Index, str]]:
         """Contributions and strata, of every sample that has a score."""

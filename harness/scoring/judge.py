@@ -1,7 +1,8 @@
 """A judge: a language model behind an OpenAI-compatible HTTP interface, asked with retries and remembered by content.
 
-The key comes from the environment, travels in one header, and is neither logged nor stored. TLS is always verified.
-Replies are appended to a JSONL file as they arrive, so a scoring that breaks off goes on where it stopped.
+The key comes from the environment and is given to `harness.judging.endpoint` alone. Each call is in the judge's ledger
+as soon as it is over, with its tokens and its cost, so a scoring that breaks off goes on where it stopped and pays for
+nothing twice.
 """
 
 from __future__ import annotations
@@ -14,34 +15,37 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from harness.judging.account import Account
+from harness.judging.endpoint import Endpoint, JudgeError, Question, Reply, Transient
+from harness.judging.ledger import Ledger
+from harness.judging.models import Price, price_of
 from model_wrappers.errors import UserError
 
-VERSION = 1
-"""Part of every cache key: a change in how a judge is asked must not meet older replies."""
-_REASONING = re.compile(r"^(?:o\d|gpt-5)")
+__all__ = ["Judge", "JudgeConfig", "JudgeError", "Question"]
+
+VERSION = 2
+"""Part of every key in the ledger: a change in how a judge is asked must not meet older replies."""
 _UNUSABLE_TRIES = 3
-
-
-class JudgeError(RuntimeError):
-    """The judge did not answer. Predictions are untouched and earlier verdicts kept: scoring can be run again."""
+_MESSAGE_TOKENS = 16
+"""More than any server adds to a message for its role and its ends."""
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Which judge, and how patiently it is asked.
+    """Which judge, how patiently it is asked, and who pays.
 
     `base_url`: such as `https://api.openai.com/v1`, with or without `/chat/completions`. `key_env`: the environment
     variable with the key; None for a server that wants none. `timeout`: seconds for one request. `max_retries`: after
     the first try, on 429, 5xx, timeouts, broken connections and bodies that are no completion. `backoff`: seconds
     before the first retry, doubled each time, up to `max_wait`, which also bounds a server's Retry-After. `workers`:
-    requests at a time. `cache`: the folder of remembered replies.
+    requests at a time. `cache`: the folder of the ledgers. `price`: None for what is known of the model.
+
+    `account`: what is asked is booked there for the benchmark `purpose`, and its limit holds; when the judge fails or
+    the limit is reached, the reason is in `account.stopped` and the rest stays unjudged. Without one, a failure raises.
     """
 
     base_url: str
@@ -53,193 +57,166 @@ class JudgeConfig:
     max_wait: float = 120.0
     workers: int = 4
     cache: Path = Path("results/runs/judge")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a judge is asked: a system text (may be empty), a prompt, and how long its reply may be (tokens)."""
-
-    prompt: str
-    system: str = ""
-    max_tokens: int = 2048
-
-    def messages(self) -> list[dict[str, str]]:
-        """As the interface wants them."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.prompt}]
-
-
-class _Transient(Exception):
-    """Worth another try; `retry_after` seconds if the server said so."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    price: Price | None = None
+    account: Account | None = field(default=None, compare=False)
+    purpose: str = ""
 
 
 class Judge:
-    """The judge of one JudgeConfig. Raises UserError when the base URL is none or the key is not in the environment."""
+    """The judge of one JudgeConfig. Raises UserError when the base URL is none, or holds a secret, or the key is not in
+    the environment.
+    """
 
     def __init__(self, config: JudgeConfig) -> None:
-        parts = urlsplit(config.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise UserError(f"judge: base_url is {config.base_url!r}; it must start with http:// or https://")
+        key = os.environ.get(config.key_env, "") if config.key_env else ""
+        self.endpoint = Endpoint(config.base_url, config.model, key, config.key_env, config.timeout)
         self.config = config
-        self.url = config.base_url.rstrip("/")
-        if not self.url.endswith("/chat/completions"):
-            self.url += "/chat/completions"
-        self._host = parts.hostname
-        self._key = os.environ.get(config.key_env, "") if config.key_env else ""
-        if config.key_env and not self._key:
+        self._price = config.price or price_of(config.base_url, config.model)
+        account = config.account
+        if config.key_env and not key and not (account and not account.asks):
             raise UserError(f"judge {config.model}: the environment variable {config.key_env} with its key is not set")
-        self._cache = _Cache(config.cache / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', config.model)}.jsonl")
+        if account and account.limit is not None and self._price is None:
+            raise UserError(
+                f"judge {config.model}: a limit in dollars cannot be kept without its price; give it in the "
+                "experiment as `price: {prompt: P, completion: C}`, US dollars for a million tokens, 0 for a server of "
+                "your own"
+            )
+        path = config.cache / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', config.model)}.jsonl"
+        self._ledger = account.ledger(path) if account else Ledger(path)
 
     def ask_all(self, questions: Mapping[Any, Question], usable: Callable[[str], bool]) -> dict[Any, str | None]:
-        """The reply to each question, by key; None where every one of three replies was not `usable`.
+        """The reply to each question, by key; None where every one of three replies was not `usable`, and with an
+        account also where the judge was not asked any more.
 
-        Raises JudgeError if the judge does not answer; replies that arrived before are remembered.
+        Raises JudgeError if the judge does not answer and there is no account; replies that arrived before are kept.
         """
+        account, model = self.config.account, self.config.model
+        replies = {question: self._ledger.get(self._digest(question)) for question in dict.fromkeys(questions.values())}
+        unknown = [question for question, reply in replies.items() if reply is None]
+        if account:
+            account.remember(self.config.purpose, len(replies) - len(unknown))
+            if unknown and not account.asks:
+                account.stop(model, "its verdicts are not there yet, and only `retain run` asks for them")
+            if model in account.stopped:
+                unknown = []
         stopped = threading.Event()  # the first failure: nothing more is asked of a judge that is down
+        failures: list[BaseException] = []
 
         def ask(question: Question) -> str | None:
             if stopped.is_set():
-                raise JudgeError("not asked: the judge had failed before")
+                return None
             try:
-                return self.ask(question, usable)
-            except BaseException:
+                return self.ask(question, usable, stopped)
+            except BaseException as error:
+                failures.append(error)
                 stopped.set()
-                raise
+                return None
 
         with ThreadPoolExecutor(max_workers=self.config.workers) as pool:
-            futures = {question: pool.submit(ask, question) for question in dict.fromkeys(questions.values())}
             try:
-                replies = {question: future.result() for question, future in futures.items()}
-            except BaseException:  # Ctrl-C too
+                replies |= dict(zip(unknown, pool.map(ask, unknown), strict=True))
+            except BaseException:  # Ctrl-C
                 stopped.set()
                 raise
+        if failures:
+            if account is None or not isinstance(failures[0], JudgeError):
+                raise failures[0]
+            account.stop(model, str(failures[0]))
         return {key: replies[question] for key, question in questions.items()}
 
-    def ask(self, question: Question, usable: Callable[[str], bool] = bool) -> str | None:
-        """One reply, from memory if this was asked before; None if it is not `usable` (not remembered, then)."""
+    def ask(
+        self, question: Question, usable: Callable[[str], bool] = bool, stopped: threading.Event | None = None
+    ) -> str | None:
+        """One reply, from memory if this was asked before; None if it is not `usable` (not remembered, then).
+
+        `stopped`, once set, ends the waiting for a judge that does not answer.
+        """
         key = self._digest(question)
-        known = self._cache.get(key)
+        known = self._ledger.get(key)
         if known is not None:
             return known
-        for _ in range(_UNUSABLE_TRIES):
-            reply = self._request(question)
-            if usable(reply):
-                self._cache.put(key, {"model": self.config.model, "asked": question.messages(), "reply": reply})
-                return reply
+        with self._ledger.alone(key) as known:
+            if known is not None:
+                return known
+            for _ in range(_UNUSABLE_TRIES):
+                reply = self._request(key, question, usable, stopped or threading.Event())
+                if usable(reply):
+                    return reply
         return None
 
     def _digest(self, question: Question) -> str:
-        asked = [VERSION, self.config.model, question.messages(), question.max_tokens]
+        asked = [VERSION, self.endpoint.url, self.config.model, question.messages(), question.max_tokens]
         return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
-    def _request(self, question: Question) -> str:
+    def _request(self, key: str, question: Question, usable: Callable[[str], bool], stopped: threading.Event) -> str:
         import tenacity
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            asked_for = error.retry_after if isinstance(error, _Transient) else None
+            asked_for = error.retry_after if isinstance(error, Transient) else None
             if asked_for is None:
                 asked_for = self.config.backoff * 2 ** (state.attempt_number - 1) * random.Random().uniform(0.5, 1.0)
             return min(asked_for, self.config.max_wait)
 
         tries = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.config.max_retries + 1),
+            stop=tenacity.stop_after_attempt(self.config.max_retries + 1) | tenacity.stop_when_event_set(stopped),
             wait=wait,
-            retry=tenacity.retry_if_exception_type(_Transient),
+            sleep=tenacity.sleep_using_event(stopped),
+            retry=tenacity.retry_if_exception_type(Transient),
             reraise=True,
         )
         try:
-            return tries(self._post, question)
-        except _Transient as error:
+            return tries(self._paid, key, question, usable)
+        except Transient as error:
             # `from None`: the library's exceptions carry the request, and with it the key.
             raise JudgeError(
-                f"the judge {self.config.model} at {self._host} did not answer after {self.config.max_retries + 1} "
-                f"tries ({error}); answers and earlier verdicts are kept, run again to go on judging"
+                f"the judge {self.config.model} at {self.endpoint.host} did not answer after "
+                f"{self.config.max_retries + 1} tries ({error}); answers and earlier verdicts are kept, run again "
+                "to go on judging"
             ) from None
 
-    def _post(self, question: Question) -> str:
-        import requests
-
-        payload: dict[str, Any] = {"model": self.config.model, "messages": question.messages()}
-        if _REASONING.match(self.config.model):
-            payload["max_completion_tokens"] = max(question.max_tokens, 4096)
-        else:
-            payload |= {"temperature": 0, "max_tokens": question.max_tokens}
-        try:
-            # `auth` as a function: with a plain header, requests would put a ~/.netrc entry in its place.
-            response = requests.post(self.url, json=payload, auth=self._sign, timeout=self.config.timeout)
-        except requests.exceptions.SSLError:
-            raise JudgeError(f"the certificate of the judge at {self._host} is not trusted; nothing was sent") from None
-        except requests.exceptions.Timeout:
-            raise _Transient(f"no answer within {self.config.timeout:g} s") from None
-        except requests.exceptions.RequestException as error:
-            raise _Transient(f"connection failed: {type(error).__name__}") from None
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _Transient(f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After")))
-        if response.status_code >= 400:
+    def _paid(self, key: str, question: Question, usable: Callable[[str], bool]) -> str:
+        """One try, paid for in advance and booked when it is over. Raises JudgeError when the limit is reached."""
+        account, price = self.config.account, self._price
+        # No token is shorter than a byte, so this is the most that it can cost.
+        size = sum(len(message["content"].encode()) + _MESSAGE_TOKENS for message in question.messages())
+        most = price.dollars(size, self.endpoint.longest(question)) if price else None
+        if account and not account.reserve(most or 0.0):
             raise JudgeError(
-                f"the judge {self.config.model} at {self._host} refused the request (HTTP {response.status_code}); "
-                f"check base_url, model and the key in {self.config.key_env}"
+                f"the judge {self.config.model} is asked no more: the limit of ${account.limit:g} would be crossed "
+                f"(${account.spent:.4f} are spent); a higher --judge-limit goes on from here"
             )
+        entry: dict[str, Any] | None = None
         try:
-            return str(response.json()["choices"][0]["message"]["content"] or "").strip()
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise _Transient("its reply is no chat completion") from None
-
-    def _sign(self, request: Any) -> Any:
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds: a number or an HTTP date; None when absent or unreadable."""
-    if not retry_after:
-        return None
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-class _Cache:
-    """Replies by digest in one append-only JSONL file. A torn last line, left by a kill, is not read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._replies: dict[str, str] = {}
-        self._torn = False
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.split("\n")[:-1]:
-                try:
-                    entry = json.loads(line)
-                    self._replies[entry["key"]] = entry["reply"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # the rest of a line that was torn by a kill; what it held is asked again
-
-    def get(self, key: str) -> str | None:
-        return self._replies.get(key)
-
-    def put(self, key: str, entry: dict[str, Any]) -> None:
-        line = json.dumps({"key": key, **entry}, ensure_ascii=False) + "\n"
-        with self._lock:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write("\n" + line if self._torn else line)
-            except OSError as error:
-                raise UserError(f"{self._path} cannot be written ({error.strerror})") from error
-            self._torn = False
-            self._replies[key] = entry["reply"]
+                reply = self.endpoint.post(question)
+            except Transient as error:
+                if error.lost:
+                    entry = self._entry(key, question, "lost", Reply(str(error), None, None), most)
+                raise
+            entry = self._entry(key, question, "verdict" if usable(reply.text) else "unusable", reply, most)
+            return reply.text
+        finally:
+            try:
+                if entry:
+                    self._ledger.add(entry)
+            finally:
+                if account:
+                    account.settle(most or 0.0, self.config.purpose, entry)
+
+    def _entry(self, key: str, question: Question, outcome: str, reply: Reply, most: float | None) -> dict[str, Any]:
+        config = self.config
+        usd = self._price.dollars(*reply.usage) if self._price and reply.usage else None
+        return {
+            "key": key,
+            "outcome": outcome,
+            "for": [config.account.experiment, config.purpose] if config.account else None,
+            "usage": reply.usage,
+            "usd": usd,
+            "most_usd": most if reply.usage is None else None,
+            "model": config.model,
+            "url": self.endpoint.url,
+            "served": reply.served,
+            "asked": question.messages(),
+            "reply": reply.text,
+        }

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.benchmarks.choices import parse_choice
 from harness.benchmarks.official import exact_match, grouped
 from harness.benchmarks.opened import OpenBenchmark
-from harness.scoring.evaluation import AnyJudge, Line, Result, Workdir, agree, evaluate, primary_metric
+from harness.scoring.evaluation import EXACT, AnyJudge, Line, Result, Workdir, agree, evaluate, primary_metric
 from harness.scoring.judge import JudgeConfig
 from harness.scoring.letter_scores import lettered
 from harness.vlmevalkit import evaluation, kit, kit_modules, patched
@@ -32,7 +32,7 @@ def exact_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
     per_sample = {line.index: float(exact_match(line.reply, [str(line.row["answer"])])) for line in lines}
     groups = {line.index: [str(line.row["category"])] for line in lines if not pd.isna(line.row.get("category"))}
     by_group = grouped(per_sample, groups, 100.0)
-    return Result(per_sample, {name: mean for name, mean in by_group.items() if name != "overall"}, "exact match")
+    return Result(per_sample, {name: mean for name, mean in by_group.items() if name != "overall"}, EXACT, scored=EXACT)
 
 
 def vqa_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:

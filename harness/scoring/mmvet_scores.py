@@ -10,7 +10,7 @@ from harness.benchmarks.official import exact_match, grouped, plain
 from harness.benchmarks.opened import OpenBenchmark
 from harness.benchmarks.tsv import MMVET_CAPABILITIES
 from harness.scoring import protocols
-from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate
+from harness.scoring.evaluation import EXACT, JUDGED, AnyJudge, Index, Line, Result, Workdir, agree, evaluate
 from harness.scoring.judge import JudgeConfig
 from harness.scoring.verdicts import KnownVerdicts, judge_verdicts
 from harness.vlmevalkit import judge_installed
@@ -23,13 +23,13 @@ def mmvet_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
     """MMVet's mean score, 0 to 100. A blank reply is wrong without asking any judge."""
     scores: dict[Index, float]
     if isinstance(judge, JudgeConfig):
-        note = f"judge {judge.model}"
+        note = JUDGED + judge.model
         blank = {line.index: 0.0 for line in lines if not line.reply.strip()}
         asked = {line.index: protocols.correctness_score(line.row, line.reply) for line in lines}
         asked = {index: question for index, question in asked.items() if index not in blank}
         scores = blank | judge_verdicts(judge, asked, protocols.read_correctness_score)
     elif judge == "exact":
-        note = "exact match"
+        note = EXACT
         scores = {line.index: float(exact_parts(line.reply, line.row["answer"])) for line in lines}
     else:
         raise UserError(
@@ -38,8 +38,8 @@ def mmvet_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
     lines = [line for line in lines if line.index in scores]
     per_sample = {line.index: scores[line.index] for line in lines}
     if not lines:
-        return Result({}, {}, note)
-    return Result(per_sample, _by_capability(benchmark, lines, per_sample, workdir), note)
+        return Result({}, {}, note, scored=note)
+    return Result(per_sample, _by_capability(benchmark, lines, per_sample, workdir), note, scored=note)
 
 
 def exact_parts(reply: str, reference: str) -> bool:

@@ -7,7 +7,18 @@ import pandas as pd
 from harness.benchmarks.official import exact_match
 from harness.benchmarks.opened import OpenBenchmark
 from harness.scoring import protocols
-from harness.scoring.evaluation import AnyJudge, Index, Line, Result, Workdir, agree, evaluate, own_groups
+from harness.scoring.evaluation import (
+    EXACT,
+    JUDGED,
+    AnyJudge,
+    Index,
+    Line,
+    Result,
+    Workdir,
+    agree,
+    evaluate,
+    own_groups,
+)
 from harness.scoring.judge import JudgeConfig
 from harness.scoring.kit_scores import exact_scores, vqa_scores
 from harness.scoring.mmvet_scores import mmvet_scores
@@ -32,12 +43,12 @@ def open_scores(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, wo
 def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     ratings: dict[Index, int]
     if isinstance(judge, JudgeConfig):
-        note = f"judge {judge.model}"
+        note = JUDGED + judge.model
         blank: dict[Index, int] = {line.index: 0 for line in lines if not line.reply.strip()}
         asked = {line.index: protocols.rating(line.row, line.reply) for line in lines if line.index not in blank}
         ratings = blank | judge_verdicts(judge, asked, protocols.read_rating)
     elif judge == "exact":
-        note = "exact match"
+        note = EXACT
         ratings = {line.index: 3 * exact_match(line.reply, [line.row["answer"]]) for line in lines}
     else:
         raise UserError(
@@ -45,7 +56,7 @@ def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge,
         )
     lines = [line for line in lines if line.index in ratings]
     if not lines:
-        return Result({}, {}, note)
+        return Result({}, {}, note, scored=note)
     by_number = {f"sample {position}": str(ratings[line.index]) for position, line in enumerate(lines)}
     table = pd.DataFrame(
         [
@@ -66,30 +77,26 @@ def _mmbench_video(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge,
     agree(benchmark, overall, sum(per_sample.values()) / len(lines), 0.005 / 3 + 1e-9)
     groups = rating["coarse_all"] | rating["fine_all"]
     by_group = {name: float(value) for name, value in groups.items() if value != "nan" and name != "Overall"}
-    return Result(per_sample, by_group, note)
+    return Result(per_sample, by_group, note, scored=note)
 
 
 def _next_oe(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     if judge == "exact":
-        note = "exact match"
+        note = EXACT
         per_sample = {line.index: float(exact_match(line.reply, line.row["references"])) for line in lines}
     else:
         from harness.scoring.wups import WUPS
 
         wups, note = WUPS.load(), "WUPS, threshold 0"
         per_sample = {line.index: wups.score(line.reply, line.row["references"], line.row["type"]) for line in lines}
-    return Result(per_sample, own_groups(benchmark, lines, per_sample), note)
+    return Result(per_sample, own_groups(benchmark, lines, per_sample), note, scored=note)
 
 
 def _activitynet(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, workdir: Workdir) -> Result:
     exact = {line.index: float(exact_match(line.reply, [line.row["answer"]])) for line in lines}
     if not isinstance(judge, JudgeConfig):
-        return Result(exact, own_groups(benchmark, lines, exact), "exact match")
-    asked = {
-        line.index: protocols.correctness(line.row["question"].capitalize() + "?", line.row["answer"], line.reply)
-        for line in lines
-        if line.reply.strip()
-    }
+        return Result(exact, own_groups(benchmark, lines, exact), EXACT, scored=EXACT)
+    asked = {line.index: protocols.activitynet(line.row, line.reply) for line in lines if line.reply.strip()}
     blank = {line.index: protocols.Correctness(False, 0.0) for line in lines if not line.reply.strip()}
     verdicts = blank | judge_verdicts(judge, asked, protocols.read_correctness)
     per_sample = {index: float(verdict.right) for index, verdict in verdicts.items()}
@@ -98,4 +105,5 @@ def _activitynet(benchmark: OpenBenchmark, lines: list[Line], judge: AnyJudge, w
         metrics["mean judge score"] = sum(verdict.score for verdict in verdicts.values()) / len(verdicts)
         metrics["exact match"] = 100 * sum(exact.values()) / len(exact)
     groups = own_groups(benchmark, lines, per_sample)
-    return Result(per_sample, groups, f"judge {judge.model}", metrics=metrics)
+    note = JUDGED + judge.model
+    return Result(per_sample, groups, note, metrics=metrics, scored=note)

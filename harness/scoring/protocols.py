@@ -47,6 +47,11 @@ def correctness(question: str, answer: str, prediction: str) -> Question:
     return Question(prompt, _CORRECTNESS_SYSTEM, max_tokens=64)
 
 
+def activitynet(line: dict[str, Any], prediction: str) -> Question:
+    """ActivityNet-QA: the question as a sentence, its answer, the prediction."""
+    return correctness(line["question"].capitalize() + "?", line["answer"], prediction)
+
+
 def read_correctness(reply: str) -> Correctness | None:
     """The verdict in `{'pred': 'yes', 'score': 4}` (Python or JSON, also in a code fence), or None."""
     found = re.search(r"\{[^{}]*\}", reply)

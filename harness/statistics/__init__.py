@@ -51,6 +51,8 @@ class Cell:
     note: how the score was made, where a reader must know ("exact match instead of a judge").
     runs: the samples behind the score, once for each seed that it is the mean of; () where they are unknown, and then
         nothing can be said about how sure the score is.
+    scored: by whom or what, where a benchmark can be scored in several ways ("exact match", "judge gpt-4.1"): scores
+        are compared only when these are equal. "" where there is one way, or it is not known.
     """
 
     score: float | None
@@ -59,6 +61,7 @@ class Cell:
     samples: str = ""
     note: str = ""
     runs: tuple[Samples, ...] = field(default=(), repr=False)
+    scored: str = ""
 
     @property
     def complete(self) -> bool:
@@ -79,10 +82,10 @@ class Interval:
 
 
 def comparable(one: Cell | None, other: Cell | None) -> bool:
-    """Whether two scores are over the very same samples, all of them answered."""
+    """Whether two scores are over the very same samples, all of them answered, and scored in the same way."""
     if one is None or other is None or not (one.complete and other.complete):
         return False
-    return one.samples == other.samples and one.total == other.total
+    return (one.samples, one.total, one.scored) == (other.samples, other.total, other.scored)
 
 
 def preservation(row: Mapping[str, Cell], vanilla: Mapping[str, Cell], benchmarks: Sequence[str]) -> float | None:

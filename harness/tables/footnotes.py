@@ -13,7 +13,10 @@ def footnotes(table: Table) -> list[str]:
     notes = ["Avg.(%): mean over the benchmarks of score / score of vanilla."]
     cells = [(name, row.cells[name]) for row in table.rows for name in table.benchmarks if name in row.cells]
     if any(not cell.complete for _, cell in cells):
-        notes.append("incomplete (n of N): only n of N samples have an answer, so no score and no average is given.")
+        notes.append(
+            "incomplete (n of N): only n of N samples have an answer, and a verdict where a judge scores, so no score "
+            "and no average is given."
+        )
     elif any(average.value is None for row in table.rows for average in row.averages):
         notes.append(f"{MISSING} under Avg.(%): a benchmark is missing, or its samples are not those vanilla answered.")
     sizes = {name: cell.total for name, cell in cells if cell.total}

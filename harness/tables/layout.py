@@ -29,6 +29,7 @@ from harness.tables.rows import (
     method_label,
     ratio,
 )
+from harness.tables.scored import mark, own_mark, scored_columns, ways_of
 
 __all__ = ["METHOD_LABELS", "MISSING", "Average", "Column", "Group", "RowResult", "Table", "build", "columns"]
 __all__ += ["data_columns", "method_label", "ratio", "show_cell", "significance"]
@@ -109,7 +110,7 @@ def columns(table: Table) -> list[Column]:
     """The columns of a table for readers, left to right."""
     found = _naming_columns()
     for position, group in enumerate(table.groups):
-        found += [_score_column(name) for name in group.benchmarks]
+        found += [_score_column(table, name) for name in group.benchmarks]
         found.append(_average_column(position, group))
         if any(row.averages[position].asked for row in table.rows):
             found.append(_count_column(position, group))
@@ -120,10 +121,10 @@ def data_columns(table: Table) -> list[Column]:
     """The columns of a table for machines: what an average's column tells a reader has columns of its own."""
     found = _naming_columns()
     for position, group in enumerate(table.groups):
-        found += [_score_column(name) for name in group.benchmarks]
+        found += [_score_column(table, name) for name in group.benchmarks]
         found.append(_average_column(position, group))
         found += _data_columns(table, position, group)
-    return found + hard_data_columns(table) + _share_columns(table)
+    return found + hard_data_columns(table) + _share_columns(table) + scored_columns(table)
 
 
 def show_cell(benchmark: str, cell: Cell | None) -> str:
@@ -135,15 +136,20 @@ def show_cell(benchmark: str, cell: Cell | None) -> str:
     return f"{cell.score:.{DECIMALS.get(benchmark, 1)}f}"
 
 
-def _score_column(benchmark: str) -> Column:
+def _score_column(table: Table, benchmark: str) -> Column:
+    ways = ways_of(table, benchmark)
+
     def raw(row: RowResult) -> str | float | None:
         cell = row.cells.get(benchmark)
         if cell is None:
             return None
         return cell.score if cell.complete else show_cell(benchmark, cell)
 
-    digits = "0" * DECIMALS.get(benchmark, 1)
-    return Column(benchmark, benchmark, raw, lambda row: show_cell(benchmark, row.cells.get(benchmark)), f"0.{digits}")
+    def show(row: RowResult) -> str:
+        cell = row.cells.get(benchmark)
+        return show_cell(benchmark, cell) + (own_mark(cell, ways) if cell else "")
+
+    return Column(benchmark, benchmark + mark(ways), raw, show, f"0.{'0' * DECIMALS.get(benchmark, 1)}")
 
 
 def _average(row: RowResult, base: Mapping[str, Cell], group: Group) -> Average:

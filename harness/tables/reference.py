@@ -28,6 +28,7 @@ from harness.tables.layout import (
     ratio,
 )
 from harness.tables.render import from_csv, pipe_table, to_markdown
+from harness.tables.scored import mark, ways_of
 from model_wrappers.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "reference"
@@ -177,12 +178,18 @@ def side_by_side(ours: Table, paper: Table) -> str:
     lines = []
     for row, other in pairs:
         for source, by, shown in (("ours", ours_by, row), ("paper", paper_by, other)):
-            lines.append([source, *(by[key].show(shown) if key in by else MISSING for key in keys)])
+            lines.append([source, *(_shown(by, key, shown) for key in keys)])
     notes = ["Avg.(%) is relative to each model's own vanilla row; the scores belong to different models and data."]
     if ours.micro:
         notes.append(
             "Ours is the micro profile: a tiny model on generated scenes. It shows the machinery, not the result."
         )
+    ways = {name: ways_of(ours, name) - {""} for name in shared}
+    notes += [
+        f"{name}: ours by {way}; the paper does not say by what judge its own are."
+        for name, found in ways.items()
+        for way in found
+    ]
     if set(shared) != set(paper.benchmarks):
         notes.append("Avg.(%) of the two sources is over different benchmarks; only shared ones are shown.")
     numeric = [False, False, False, *[True] * (len(head) - 3)]
@@ -191,6 +198,14 @@ def side_by_side(ours: Table, paper: Table) -> str:
         "\n".join([f"**Ours beside the paper: {ours.title or 'our table'}**", "", body, "", *(f"- {n}" for n in notes)])
         + "\n"
     )
+
+
+def _shown(by: dict[str, Column], key: str, row: RowResult) -> str:
+    """A cell; a score says itself by what it was made: the two sources of a column may differ in it."""
+    if key not in by:
+        return MISSING
+    cell = row.cells.get(key)
+    return by[key].show(row) + (mark([cell.scored]) if cell else "")
 
 
 def _text(name: str) -> str:

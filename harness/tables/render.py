@@ -17,6 +17,7 @@ from typing import Any
 from harness.disk import write_atomically
 from harness.statistics import Cell, Interval
 from harness.statistics.hard import Hard
+from harness.tables import scored
 from harness.tables.hard import KEY, TITLE, WHATS, hard_columns
 from harness.tables.layout import COSTS, columns, data_columns
 from harness.tables.rows import FLOORS, Average, Column, Costs, Group, RowResult, Table
@@ -94,7 +95,8 @@ def to_csv(table: Table) -> str:
 
     After an average come the ends of its 95% interval, whether the row is noise (1) or not (0), 1 where it is below
     random or downsample, and how many samples are behind it; after all of them the same of the samples that matter
-    (hard:...). Below a row that is the mean of several seeds stands each of these, its seed in the column `seed`.
+    (hard:...), and at last by what a benchmark was scored, exact match or which judge (scored:...). Below a row that is
+    the mean of several seeds stands each of these, its seed in the column `seed`.
     """
     shown = data_columns(table)
     label = Column("label", "label", lambda row: row.label, lambda row: row.label)
@@ -129,16 +131,12 @@ def from_csv(text: str, *, title: str = "", micro: bool | None = None) -> Table:
     groups: list[Group] = []
     current: list[str] = []
     for name in names:
-        if name.startswith(KEY):
+        if name.startswith((KEY, scored.KEY)):
             continue
         if name.endswith("avg_pct"):
             groups.append(Group(tuple(current), _average_header(name), name))
             current = []
-        elif (
-            name not in FIXED
-            and not name.startswith(KEY)
-            and not (groups and name in map(groups[-1].key_of, ABOUT_AVERAGE))
-        ):
+        elif name not in FIXED and not (groups and name in map(groups[-1].key_of, ABOUT_AVERAGE)):
             current.append(name)
     if current:
         raise UserError(f"a table's CSV has no average column after {', '.join(current)}")
@@ -290,7 +288,7 @@ def _read_row(line: dict[str, str], number: int, groups: list[Group]) -> RowResu
         if found := _INCOMPLETE.fullmatch(line.get(name) or ""):
             cells[name] = Cell(None, int(found[1]), int(found[2]))
         elif (score := value(name)) is not None:
-            cells[name] = Cell(score)
+            cells[name] = Cell(score, scored=line.get(scored.KEY + name) or "")
     retention = value("retention")
     if retention is None:
         raise UserError(f"line {number} of a table's CSV: retention is empty")

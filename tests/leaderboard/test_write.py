@@ -136,7 +136,7 @@ def test_json_is_the_whole_and_fits_its_schema() -> None:
     assert {"model", "method", "retention", "parameters", "scores", "preservation", "run", "cells"} <= set(required)
     assert all(set(required) <= set(each) <= set(schema["$defs"]["Entry"]["properties"]) for each in content["entries"])
     assert content["entries"][0]["cells"]["MME"] == ["m+cnn@0.25__MME__0123456789ab"]
-    assert content["entries"][1]["scores"]["MME"] == {"value": None, "answered": 7, "total": 10}
+    assert content["entries"][1]["scores"]["MME"] == {"value": None, "answered": 7, "total": 10, "scored": ""}
 
 
 def test_the_short_table_has_one_line_an_entry() -> None:

@@ -19,7 +19,8 @@ KEY = "sk-very-secret-1234"
 class LoopbackJudge:
     """Answers each request with the next of `script`, then with `reply(payload)`.
 
-    An entry of `script` is a status, a (status, headers) pair, `hang`, or bytes to send as the body.
+    An entry of `script` is a status, a (status, headers) pair, `hang`, `cut` (half a body, then nothing), `close`
+    (nothing at all) or bytes to send as the body. `usage`: what it says of tokens; None: nothing.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class LoopbackJudge:
         self.reply: Callable[[dict[str, Any]], str] = lambda payload: "OK"
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.usage: Any = None
         self.released = threading.Event()
         judge = self
 
@@ -39,15 +41,23 @@ class LoopbackJudge:
                 if step == "hang":
                     judge.released.wait(20)
                     return
+                if step == "close":
+                    self.connection.close()
+                    return
                 status, headers = step if isinstance(step, tuple) else (step, {})
-                body = {"choices": [{"message": {"role": "assistant", "content": judge.reply(payload)}}]}
+                body: dict[str, Any] = {
+                    "model": "served-judge",
+                    "choices": [{"message": {"role": "assistant", "content": judge.reply(payload)}}],
+                }
+                if judge.usage is not None:
+                    body["usage"] = judge.usage
                 content = step if isinstance(step, bytes) else json.dumps(body).encode()
                 self.send_response(status if isinstance(status, int) else 200)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) // 2] if step == "cut" else content)
 
             def log_message(self, *arguments: Any) -> None:
                 pass

@@ -6,17 +6,25 @@ import json
 import logging
 import ssl
 import time
+import traceback
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.judging.account import Account
+from harness.judging.models import OPENAI, Price
 from harness.scoring.judge import Judge, JudgeConfig, JudgeError, Question
 from model_wrappers.errors import UserError
 from tests.scoring.conftest import KEY, LoopbackJudge
 
 ASKED = Question("Is it red?", "You are a judge.", max_tokens=7)
+
+
+def lines(folder: Path, model: str = "test-judge") -> list[dict[str, Any]]:
+    """The ledger of a judge."""
+    return [json.loads(line) for line in (folder / f"{model}.jsonl").read_text().splitlines()]
 
 
 def test_a_request_is_what_the_interface_wants(loopback: LoopbackJudge, tmp_path: Path) -> None:
@@ -57,7 +65,7 @@ def test_what_was_asked_before_is_not_asked_again(loopback: LoopbackJudge, tmp_p
         assert Judge(config).ask(other) == "another"
     other_model = JudgeConfig(loopback.url, "test/judge 2", cache=tmp_path)
     assert Judge(other_model).ask(ASKED) == "another"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["test-judge-2.jsonl", "test-judge.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "test-judge-2.jsonl", "test-judge.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,7 @@ def test_what_was_asked_before_is_not_asked_again(loopback: LoopbackJudge, tmp_p
         [b"<html>gateway</html>"],
         [b"{}", b'{"choices": []}'],
         [b'{"choices": [{"message": null}]}', b"null"],
+        ["cut", "close"],
     ],
 )
 def test_passing_trouble_is_waited_out(script: list[Any], loopback: LoopbackJudge, tmp_path: Path) -> None:
@@ -100,7 +109,9 @@ def test_a_judge_that_stays_down(step: Any, said: str, loopback: LoopbackJudge, 
         Judge(loopback.config(tmp_path, timeout=0.2, max_retries=2)).ask(ASKED)
     assert "after 3 tries" in str(error.value) and "run again" in str(error.value)
     assert len(loopback.requests) == 3
-    assert not list(tmp_path.iterdir())
+    # Where the server may have worked, the call may have to be paid for.
+    lost = lines(tmp_path) if (tmp_path / "test-judge.jsonl").exists() else []
+    assert [line["outcome"] for line in lost] == (["lost"] * 3 if step in ("hang", b"garbage") else [])
 
 
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,19 +129,62 @@ def test_a_refusal_is_not_repeated(status: int, loopback: LoopbackJudge, tmp_pat
     assert len(loopback.requests) == 1
 
 
+ECHO = json.dumps({"model": KEY, "choices": [{"message": {"content": f"your key is {KEY}"}}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [200, 400, 401, 404, 429, 500, 301, "hang", "close", "cut", b"garbage", KEY.encode(), ECHO, "refused", "limit"],
+)
 def test_the_key_is_neither_logged_nor_stored_nor_shown(
-    loopback: LoopbackJudge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    step: Any, loopback: LoopbackJudge, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loopback.script = [200, 401]
-    judge = Judge(loopback.config(tmp_path))
+    loopback.script = [(step, {"Location": loopback.url}) if step == 301 else step] * 9
+    account = Account(tmp_path, "t", limit=0.0 if step == "limit" else None)
+    settings = {"timeout": 0.3, "max_retries": 1, "account": account, "price": Price(1.0, 1.0)}
+    if step == "refused":
+        loopback.server.server_close()
+    judge = Judge(loopback.config(tmp_path, **settings))
+    seen = ""
     with caplog.at_level(logging.DEBUG):
-        judge.ask(ASKED)
-        with pytest.raises(JudgeError) as error:
-            judge.ask(Question("another"))
-    assert loopback.headers[1]["Authorization"].endswith(KEY)
-    seen = caplog.text + str(error.getrepr()) + repr(judge) + repr(judge.config)
-    seen += "".join(path.read_text() for path in tmp_path.iterdir())
+        try:
+            seen += str(judge.ask(ASKED))
+        except JudgeError as error:
+            # As a crash reporter would: every frame with its variables, but for this test's own.
+            assert error.__traceback__ is not None
+            frames = (type(error), error, error.__traceback__.tb_next)
+            seen += "".join(traceback.TracebackException(*frames, capture_locals=True).format())
+            seen += repr(error.__cause__) + repr(error.__context__)
+        else:
+            assert step in (200, ECHO)
+    judge.ask_all({0: Question("another")}, bool)
+    assert (account.stopped == {}) == (step in (200, ECHO)), account.stopped
+    assert all(headers["Authorization"].endswith(KEY) for headers in loopback.headers)
+    seen += caplog.text + repr(judge) + repr(judge.config) + json.dumps(account.stopped)
+    seen += "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY not in seen
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@127.0.0.1/v1", "https://127.0.0.1/v1?api-key=secret"])
+def test_a_secret_in_the_url_is_refused_and_not_repeated(url: str, loopback: LoopbackJudge, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="as key_env") as error:
+        Judge(JudgeConfig(url, "m", cache=tmp_path))
+    assert "secret" not in str(error.value)
+
+
+def test_a_redirect_is_not_followed(loopback: LoopbackJudge, tmp_path: Path) -> None:
+    loopback.script = [(307, {"Location": loopback.url + "/elsewhere"})]
+    with pytest.raises(JudgeError, match="HTTP 307"):
+        Judge(loopback.config(tmp_path)).ask(ASKED)
+    assert len(loopback.requests) == 1
+
+
+def test_a_model_that_openai_serves_no_more_is_said(loopback: LoopbackJudge, tmp_path: Path) -> None:
+    """Its server is not asked here: the sentence is made from the settings of the refused judge."""
+    judge = Judge(JudgeConfig(OPENAI, "gpt-4-1106-preview", cache=tmp_path))
+    assert "OpenAI announced 2026-03-26 as the last day of that model" in judge.endpoint.refusal(404)
+    other = Judge(loopback.config(tmp_path))
+    assert "announced" not in other.endpoint.refusal(404)
 
 
 def test_a_netrc_entry_does_not_replace_the_key(
@@ -190,8 +244,8 @@ def test_a_torn_line_is_dropped_and_the_rest_kept(loopback: LoopbackJudge, tmp_p
     Judge(config).ask(Question("after the kill"))
     assert Judge(config).ask(ASKED) == "OK"
     assert len(loopback.requests) == 2
-    lines = path.read_text().splitlines()
-    assert len(lines) == 3 and json.loads(lines[2])["asked"][0]["content"] == "after the kill"
+    written = path.read_text().splitlines()
+    assert len(written) == 3 and json.loads(written[2])["asked"][0]["content"] == "after the kill"
 
 
 def test_many_questions_keep_their_keys_and_a_break_keeps_what_was_answered(
@@ -212,5 +266,5 @@ def test_many_questions_keep_their_keys_and_a_break_keeps_what_was_answered(
 
 def test_a_cache_that_cannot_be_written_is_said(loopback: LoopbackJudge, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         Judge(loopback.config(tmp_path / "file" / "judge")).ask(ASKED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.experiments import experiment_names, load
+from harness.experiments import Judge, experiment_names, load
+from harness.judging.models import DEFAULTS, OPENAI
 from harness.models import model_info
 from harness.tables.reference import EFFICIENCY
 from model_wrappers.errors import UserError
@@ -156,6 +160,47 @@ def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmar
         assert extra <= (set() if experiment is paper else {"relevance", "random", "oracle", "anti-oracle"})
     seeds = {row.fields["seed"] for row in micro.rows if row.method == "random"}
     assert seeds == (set() if name == "table6" else {0, 1, 2})
+
+
+def test_the_judges_of_the_paper_are_those_that_vlmevalkit_asks() -> None:
+    """By the names that VLMEvalKit's own table gives them; and the paper's profile has a judge where one is needed."""
+    from harness.benchmarks import benchmark
+    from harness.vlmevalkit import kit
+
+    source = inspect.getsource(kit("vlmeval.dataset.utils.judge_util").build_judge)
+    asked = {"MMVet": "gpt-4-turbo", "MMBench-Video": "gpt-4-turbo", "ActivityNet-QA": "chatgpt-0125"}
+    for name, known in asked.items():
+        assert f"'{known}': '{DEFAULTS[name]}'" in source
+    runs = inspect.getsource(importlib.import_module("vlmeval.run").get_judge_kwargs)
+    assert re.search(
+        r"'MMVet', 'LLaVABench', 'MMBench_Video'\].*?else:\s+judge_kwargs\['model'\] = 'gpt-4-turbo'", runs, re.S
+    )
+    for experiment in (load(name, "paper") for name in experiment_names() if name.startswith(("table", "figure"))):
+        for name in experiment.benchmarks:
+            judge = experiment.judge_of(name)
+            if name in DEFAULTS:
+                key = "OPENAI_API_KEY"
+                assert judge == Judge(base_url=OPENAI, model=DEFAULTS[name], key_env=key), (experiment.name, name)
+            else:
+                assert judge == "official" and not benchmark(name).needs_judge
+
+
+def test_a_judge_may_be_said_in_part(tmp_path: Path) -> None:
+    def of(judge: object, name: str = "MMBench-Video") -> Any:
+        return load(written(tmp_path, ("profiles.paper.judges", {name: judge})), "paper").judge_of(name)
+
+    assert of("default") == of({}) == Judge(model=DEFAULTS["MMBench-Video"]) == of({"base_url": OPENAI})
+    assert of("default").key_env == "OPENAI_API_KEY"
+    local = of({"base_url": "http://localhost:8000/v1", "model": "qwen", "price": {"prompt": 0, "completion": 0.5}})
+    assert (local.model, local.key_env, local.price.completion) == ("qwen", None, 0.5)  # OpenAI's key is for OpenAI
+    assert of({"base_url": "http://localhost:8000/v1"}).model == DEFAULTS["MMBench-Video"]
+    assert of({"model": "gpt-4.1", "key_env": "MINE"}).key_env == "MINE"
+    with pytest.raises(UserError, match="MVBench has no default judge; give the judge a model"):
+        of("default", "MVBench")
+    with pytest.raises(UserError, match=r"unknown key '.*price.completions' \(did you mean 'completion'"):
+        of({"price": {"prompt": 1, "completion": 1, "completions": 1}})
+    with pytest.raises(UserError, match=r"price.prompt: '-1' is not allowed"):
+        of({"price": {"prompt": -1, "completion": 1}})
 
 
 def test_larger_inputs_are_what_tables_5_and_6_are_about() -> None:

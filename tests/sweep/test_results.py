@@ -120,10 +120,13 @@ def test_a_judge_without_its_key_is_told_before_anything_is_asked(
     monkeypatch.delenv("MY_KEY", raising=False)
     judge = Judge(base_url="http://localhost:1/v1", model="m", key_env="MY_KEY")
     chosen = experiment().model_copy(update={"judge": judge})
+    store = Store(tmp_path)
     with pytest.raises(UserError, match="MY_KEY"):
-        results.check_judges(chosen, Store(tmp_path))
+        results.check_judges(chosen, store, results.account_of(chosen, store))
     monkeypatch.setenv("MY_KEY", "x")
-    results.check_judges(chosen, Store(tmp_path))
+    results.check_judges(chosen, store, results.account_of(chosen, store))
+    with pytest.raises(UserError, match="limit in dollars cannot be kept without its price"):
+        results.check_judges(chosen, store, results.account_of(chosen, store, limit=5.0))
 
 
 @pytest.mark.parametrize("name", ["FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN"])
