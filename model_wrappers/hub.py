@@ -109,7 +109,8 @@ def _sentence(error: BaseException, repository: str, revision: str | None, kind:
     what = f"the {kind} {repository}"
     page = f"{hub}/{'datasets/' if kind == 'dataset' else ''}{repository}"
     if met(errors.OfflineModeIsEnabled):
-        return f"{what} is not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub; unset it"
+        at = f" at revision {revision}" if revision else ""
+        return f"{what}{at} is not in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub; unset it"
     if met(errors.GatedRepoError):
         return f"{what} is gated: accept its terms at {page} and log in with `hf auth login` (or set HF_TOKEN)"
     if met(errors.RevisionNotFoundError):

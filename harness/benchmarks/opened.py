@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.benchmarks import Benchmark
+from harness.data import manifest
 from model_wrappers.errors import UserError
 
 
@@ -39,6 +40,9 @@ class OpenBenchmark:
         from harness.benchmarks.images import open_images
         from harness.benchmarks.videos import open_videos
 
+        if wrong := manifest.fault(data, entry.scored_as):
+            again = f"`retain data {entry.scored_as}` goes on with it"
+            raise UserError(f"{entry.name} is not all there in {data}: {wrong}; {again}")
         opened = (open_images if entry.modality == "image" else open_videos)(entry, data, frames, pictures)
         if len(opened.rows) == 0:
             raise UserError(f"{entry.name} has no questions in {data}")

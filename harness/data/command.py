@@ -50,7 +50,7 @@ def get(benchmarks: list[str], folder: Path) -> bool:
 
     wanted, faults = [], []
     states = [state(name, folder) for name in benchmarks]
-    for name in (found.benchmark for found in states if found.lacks or found.extras):
+    for name in (found.benchmark for found in states if found.lacks or found.packed or found.extras):
         try:
             wanted += [found] if (found := ask(name, folder)) is not None else []
         except UserError as error:

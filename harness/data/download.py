@@ -35,6 +35,8 @@ def size_of(url: str) -> int | None:
     """How many bytes a server says that a file has; None where it does not say. UserError as from `download`."""
     response, problem = _again(lambda: _ask("HEAD", url), url)
     response.close()
+    if response.status_code in (405, 501):  # a server that gives files and does not tell of them
+        return None
     if problem:
         raise UserError(problem)
     length = response.headers.get("Content-Length", "")
@@ -44,12 +46,16 @@ def size_of(url: str) -> int | None:
 def download(url: str, target: Path, checksum: Checksum, told: Told = lambda _: None) -> None:
     """Get the file at `url` as `target`, which appears when it is complete and has the checksum.
 
-    What was got is in `<target>.part` meanwhile, and gone on with the next time.
+    What was got is in `<target>.part` meanwhile, and gone on with the next time. Where `target` is there and right,
+    nothing is asked for.
 
     Raises UserError, naming the address, for a server that refuses, fails or stops answering; for other bytes than the
     checksum says (they are thrown away); for a disk that takes no more.
     """
     part = target.with_name(f"{target.name}.part")
+    if target.is_file() and _digest(target, checksum[0]) == checksum[1]:
+        told(target.stat().st_size)
+        return None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if part.exists():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portalocker
+
 from harness.data import hub, manifest
 from harness.data.download import Checksum, Told, download, size_of
 from harness.data.sources import Source, source, tsv_address
@@ -38,9 +40,11 @@ def ask(name: str, data: Path) -> Wanted | None:
     """
     known, data = source(name), data.resolve()
     found = state(name, data)
-    if not (found.lacks or found.extras):
+    if not (found.lacks or found.packed or found.extras):
         return None
     unpacked = sum(_packed(paths) for paths, target in archives(known, data) if not whole(paths, target))
+    if not (found.lacks or found.extras):
+        return Wanted(known, (), None, 0, unpacked)
     if known.hub:
         listed = hub.listing(*known.hub)
         folder = hub.snapshot(*known.hub, data)
@@ -61,9 +65,24 @@ def ask(name: str, data: Path) -> Wanted | None:
 def fetch(wanted: Wanted, data: Path, *, progress: bool = True) -> None:
     """Download, verify and unpack what `ask` found, and write the benchmark's manifest.
 
-    Raises UserError; what was downloaded until then is kept and gone on with the next time.
+    Raises UserError, also where another process is at it; what was downloaded until then is kept and gone on with the
+    next time.
     """
     known, data = wanted.source, data.resolve()
+    lock = manifest.place(data, known.benchmark).with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with portalocker.Lock(lock, timeout=0):
+            _fetch(wanted, data, progress)
+    except portalocker.LockException as error:
+        raise UserError(f"another process is getting it ({lock} is held); wait for that, or stop it") from error
+
+
+def _fetch(wanted: Wanted, data: Path, progress: bool) -> None:
+    known = wanted.source
+    if wanted.listing is None and not wanted.files:  # placed by hand: nothing was downloaded that could be noted
+        _unpack(known, data, progress)
+        return
     origin: dict[str, Any] = {"page": known.page}
     if wanted.listing is not None:
         origin |= {"hub": wanted.listing.repository, "revision": wanted.listing.revision}
@@ -74,13 +93,17 @@ def fetch(wanted: Wanted, data: Path, *, progress: bool = True) -> None:
         origin |= {"files": {path.name: f"{url} ({kind} {value})" for url, path, (kind, value) in wanted.files}}
         manifest.begin(data, known.benchmark, origin)
         for url, path, checksum in wanted.files:
-            with _bar(path.name, wanted.size, progress) as told:
+            with _bar(path.name, wanted.size if len(wanted.files) == 1 else None, progress) as told:
                 download(url, path, checksum, told)
         paths = [data / "LMUData" / f"{known.tsv}.tsv"] if known.tsv else [data / file.place for file in known.files]
+    _unpack(known, data, progress)
+    manifest.finish(data, known.benchmark, origin, [path for path in paths if path.is_file()])
+
+
+def _unpack(known: Source, data: Path, progress: bool) -> None:
     for packed, target in archives(known, data):
         with _bar(f"unpacking {target.name}", _packed(packed), progress) as told:
             unpack(packed, target, told)
-    manifest.finish(data, known.benchmark, origin, paths)
 
 
 def check_room(wanted: list[Wanted], data: Path) -> None:
@@ -102,14 +125,13 @@ def _addresses(known: Source, data: Path) -> list[tuple[str, Path, Checksum, int
     """Address, place, checksum and size of the files that are not there."""
     if known.tsv:
         path = data / "LMUData" / f"{known.tsv}.tsv"
-        if path.is_file() and manifest.complete(data, known.benchmark):
-            return []
         url, md5 = tsv_address(known.benchmark)
         return [(url, path, ("md5", md5), None)]
+    begun = manifest.fault(data, known.benchmark) is not None
     return [
         (file.url, data / file.place, ("sha256", file.sha256), file.size)
         for file in known.files
-        if _length(data / file.place) != file.size
+        if begun or not (data / file.place).is_file()  # what was placed by hand stays
     ]
 
 

@@ -55,10 +55,5 @@ def fault(data: Path, name: str) -> str | None:
     return None
 
 
-def complete(data: Path, name: str) -> bool:
-    """Whether a finished download is there, as it was left."""
-    return place(data, name).is_file() and fault(data, name) is None
-
-
 def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False))

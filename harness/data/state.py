@@ -26,14 +26,16 @@ VIDEOS = (".mp4", ".mkv", ".webm")
 class State:
     """What is there of a benchmark's data.
 
-    `lacks`: what `retain data` gets or unpacks, in words. `by_hand`: what must be placed, and exactly where, a sentence
-    each. `extras`: what `retain data` would get besides. `folder`: where its files lie, or will.
+    `lacks`: what `retain data` gets, in words. `packed`: folders whose archives are there and not unpacked, or only
+    half; opening the benchmark unpacks them too. `by_hand`: what must be placed, and exactly where, a sentence each.
+    `extras`: what `retain data` would get besides. `folder`: where its files lie, or will.
     """
 
     benchmark: str
     status: Literal["present", "partial", "missing"]
     folder: Path
     lacks: tuple[str, ...] = ()
+    packed: tuple[Path, ...] = ()
     by_hand: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
@@ -41,9 +43,10 @@ class State:
     def sentence(self) -> str:
         """What is missing and what to do, in one sentence; empty where nothing is."""
         steps = []
-        if self.lacks:
+        if self.lacks or self.packed:
             again = "goes on with it" if self.status == "partial" else "gets it"
-            steps.append(f"{', '.join(self.lacks)}, `retain data {self.benchmark}` {again}")
+            said = [*self.lacks, *(f"{folder} is not unpacked" for folder in self.packed)]
+            steps.append(f"{', '.join(said)}, `retain data {self.benchmark}` {again}")
         steps += self.by_hand
         return f"{self.benchmark}: {'; '.join(steps)}" if steps else ""
 
@@ -60,9 +63,9 @@ def state(name: str, data: Path) -> State:
 
 
 def missing(names: Iterable[str], data: Path) -> list[str]:
-    """A sentence for each of the benchmarks `names` whose data is not all there, of those that are the paper's."""
+    """A sentence for each of the benchmarks `names`, of those that are the paper's, that cannot be opened as it is."""
     states = [state(name, data) for name in names if name in SOURCES]
-    return [found.sentence for found in states if found.status != "present"]
+    return [found.sentence for found in states if found.lacks or found.by_hand]
 
 
 def archives(known: Source, data: Path) -> list[tuple[list[Path], Path]]:
@@ -101,9 +104,9 @@ def _hub(known: Source, data: Path) -> State:
     if folder is None:
         return _state(known, data / "hub", "missing", [f"{known.hub[0]} is not in {data / 'hub'}"])
     lacks = [wrong] if (wrong := manifest.fault(data, known.benchmark) or _cut_short(known, data)) else []
-    lacks += [f"{target} is not unpacked" for paths, target in archives(known, data) if not whole(paths, target)]
+    packed = [target for paths, target in archives(known, data) if not whole(paths, target)]
     by_hand = [] if lacks or known.by_hand is None else _placed_in_snapshot(known.by_hand, folder)
-    return _state(known, folder, "partial" if lacks or by_hand else "present", lacks, by_hand)
+    return _state(known, folder, "partial" if lacks or packed or by_hand else "present", lacks, by_hand, packed=packed)
 
 
 def _cut_short(known: Source, data: Path) -> str | None:
@@ -151,7 +154,6 @@ def _files(known: Source, data: Path) -> State:
     if not gone and (wrong := manifest.fault(data, known.benchmark)):
         lacks = [wrong]
     packed = [target for paths, target in archives(known, data) if not whole(paths, target)]
-    lacks += [f"{target} is not unpacked" for target in packed]
     assert known.by_hand is not None
     folder = data / known.by_hand.place
     by_hand = []
@@ -160,11 +162,11 @@ def _files(known: Source, data: Path) -> State:
         if gone and not folder.is_dir():
             by_hand = [_place(known.by_hand, data, known.by_hand.what)]
         elif missing:
-            by_hand = [_place(known.by_hand, data, f"{len(missing)} of its videos ({missing[0]} is the first)")]
+            by_hand = [_place(known.by_hand, data, f"{len(missing)} of its videos ({missing[0]}.mp4 is the first)")]
     anything = len(absent) < len(known.files) or folder.is_dir()
-    status: Any = "present" if not (lacks or by_hand) else "partial" if anything else "missing"
+    status: Any = "present" if not (lacks or by_hand or packed) else "partial" if anything else "missing"
     extras = [file.place for file in absent if not file.needed]
-    return _state(known, data / known.files[0].place.split("/")[0], status, lacks, by_hand, extras)
+    return _state(known, data / known.files[0].place.split("/")[0], status, lacks, by_hand, extras, packed)
 
 
 def _place(wanted: ByHand, data: Path, what: str) -> str:
@@ -204,5 +206,8 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
 
 
-def _state(known: Source, folder: Path, status: Any, lacks: Any = (), by_hand: Any = (), extras: Any = ()) -> State:
-    return State(known.benchmark, status, folder, tuple(lacks), tuple(by_hand), tuple(extras))
+def _state(
+    known: Source, folder: Path, status: Any, lacks: Any = (), by_hand: Any = (), extras: Any = (), packed: Any = ()
+) -> State:
+    targets = tuple(dict.fromkeys(packed))
+    return State(known.benchmark, status, folder, tuple(lacks), targets, tuple(by_hand), tuple(extras))

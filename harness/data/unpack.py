@@ -67,10 +67,12 @@ def unpack(archives: list[Path], target: Path, told: Told = lambda _: None) -> N
     """
     archives = sorted(archives)
     if whole(archives, target):
-        if _note(target) is None:
-            files = {member.name: member.size for path in archives for member in _members(path)}
-            _write_note(archives, target, files)
         return
+    if target.is_dir() and _note(target) is None:
+        # Unpacked by another program, and perhaps in use: it is not taken away where it is whole.
+        files = {member.name: member.size for path in archives for member in _members(path)}
+        if all(_size(target / name) == size for name, size in files.items()):
+            return _write_note(archives, target, files)
     part = target.with_name(f"{target.name}.part")
     try:
         if target.is_dir():  # unpacked by another program, which stopped in the middle
@@ -91,6 +93,7 @@ def unpack(archives: list[Path], target: Path, told: Told = lambda _: None) -> N
         os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target} cannot be unpacked into: {error.strerror or error}") from error
+    return None
 
 
 class _Member:

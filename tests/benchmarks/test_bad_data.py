@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.benchmarks import benchmark, open_benchmark
+from harness.data import manifest
 from model_wrappers.errors import SampleError, UserError
 from tests.benchmarks import layouts
 
@@ -129,6 +130,13 @@ def test_a_parquet_without_a_column_and_one_that_is_none(tmp_path: Path) -> None
     refused("Video-MME", tmp_path, str(path), "cannot be read as parquet")
     path.write_bytes(b"")
     refused("Video-MME", tmp_path, str(path), "is empty")
+
+
+@pytest.mark.parametrize("name", list(layouts.WRITERS))
+def test_a_download_that_was_not_finished_is_not_opened(name: str, tmp_path: Path) -> None:
+    layouts.WRITERS[name](tmp_path)
+    manifest.begin(tmp_path, name, {})
+    refused(name, tmp_path, name, "its download was not finished", f"`retain data {name}` goes on with it")
 
 
 @pytest.mark.parametrize("name", ["Video-MME", "MMBench-Video"])

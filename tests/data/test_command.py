@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import portalocker
 import pytest
 import tenacity
 
@@ -135,6 +136,42 @@ def test_the_manifest_is_written_last(servers: Hub, said: Said, tmp_path: Path) 
     assert servers.gets("MMBench-Video.tsv") == [None] and servers.gets("0.pkl") == [], "the rest was there"
     content = json.loads(manifest.place(data, "MMBench-Video").read_text())
     assert content["origin"]["commit"] == COMMIT and len(content["files"]) == 2
+
+
+def test_archives_placed_by_hand_are_unpacked_without_asking(servers: Hub, said: Said, tmp_path: Path) -> None:
+    layouts.mmbench_video(tmp_path / "data")
+    status, out, _ = said("data", "MMBench-Video", "--data", tmp_path / "data")
+    assert status == 0 and "All data is in" in out and servers.asked == []
+    assert not list((tmp_path / "data" / "manifests").glob("*.json")), "nothing was downloaded"
+
+
+@pytest.mark.parametrize("name", ["MMVet", "MVBench", "NExT-QA-MC"])
+def test_what_was_stopped_at_the_very_end_is_only_verified(servers: Hub, said: Said, tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tmp_path / "published" / "NExT-QA" / "NExTVideo", data / "NExT-QA" / "NExTVideo")
+    assert said("data", name, "--data", data)[0] == 0
+    content = json.loads(manifest.place(data, name).read_text())
+    manifest.begin(data, name, content["origin"])
+    assert state(name, data).status == "partial"
+    servers.asked.clear()
+    assert said("data", name, "--data", data)[0] == 0
+    assert not [path for method, path, _ in servers.asked if method == "GET" and "/api/" not in path]
+    assert json.loads(manifest.place(data, name).read_text()) == content
+
+
+def test_what_was_placed_by_hand_stays(servers: Hub, said: Said, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    folder = layouts.next_oe(data, [layouts.oe_row(0, "an answer of my own")])
+    own = (folder / "test.csv").read_bytes()
+    assert said("data", "NExT-QA-OE", "--data", data)[0] == 0
+    assert (folder / "test.csv").read_bytes() == own and (folder / "add_reference_answer_test.json").is_file()
+
+
+def test_two_processes_do_not_get_the_same(servers: Hub, said: Said, tmp_path: Path) -> None:
+    (tmp_path / "data" / "manifests").mkdir(parents=True)
+    with portalocker.Lock(tmp_path / "data" / "manifests" / "MMVet.lock"):
+        status, _, err = said("data", "MMVet", "--data", tmp_path / "data")
+    assert status == 2 and "retain: MMVet: another process is getting it" in err
 
 
 def test_a_file_of_the_hub_that_is_not_what_it_lists(servers: Hub, said: Said, tmp_path: Path) -> None:

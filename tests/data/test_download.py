@@ -39,6 +39,11 @@ def test_a_file_is_got_whole(server: Hub, tmp_path: Path) -> None:
     download(f"{server.url}/MME.tsv", tmp_path / "deep" / "MME.tsv", CHECKSUM, seen.append)
     assert (tmp_path / "deep" / "MME.tsv").read_bytes() == CONTENT and sum(seen) == len(CONTENT)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["MME.tsv"]
+    server.asked.clear()
+    download(f"{server.url}/MME.tsv", tmp_path / "deep" / "MME.tsv", CHECKSUM)
+    assert server.asked == [], "it is there"
+    server.faults = lambda _: 405
+    assert size_of(f"{server.url}/MME.tsv") is None
 
 
 def test_what_was_cut_goes_on(server: Hub, tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def test_what_is_only_partly_there_is_not_taken_for_all(what: str, tmp_path: Pat
     name, make, words = PARTIAL[what]
     make(tmp_path)
     found = state(name, tmp_path)
-    assert found.status == "partial" and len(found.lacks) == 1
+    assert found.status == "partial" and len(found.lacks) + len(found.packed) == 1
+    assert (missing([name], tmp_path) == []) == bool(found.packed), "opening it unpacks what is there"
     import re
 
     assert re.search(words, found.sentence) and f"`retain data {name}` goes on with it" in found.sentence
@@ -162,7 +163,7 @@ def test_videos_of_next_qa(vidor: bool, tmp_path: Path) -> None:
     assert state("NExT-QA-MC", tmp_path).status == "present"
     next((folder / "NExTVideo").rglob("4001.mp4")).unlink()
     said = by_hand(state("NExT-QA-MC", tmp_path))
-    assert said.startswith("1 of its videos (4001 is the first) must be placed by hand")
+    assert said.startswith("1 of its videos (4001.mp4 is the first) must be placed by hand")
     assert f"put them into {folder / 'NExTVideo'}, or their archive (zip, tar) into {folder}" in said
 
 
@@ -171,7 +172,9 @@ def test_videos_of_activitynet(tmp_path: Path) -> None:
     assert state("ActivityNet-QA", tmp_path).status == "present"
     shutil.rmtree(folder / "all_test")
     said = by_hand(state("ActivityNet-QA", tmp_path))
-    assert said.startswith("2 of its videos (v_abc0 is the first)") and f"put them into {folder / 'all_test'}" in said
+    assert (
+        said.startswith("2 of its videos (v_abc0.mp4 is the first)") and f"put them into {folder / 'all_test'}" in said
+    )
 
 
 def test_an_archive_placed_by_hand_is_unpacked_and_files_are_left_alone(tmp_path: Path) -> None:
@@ -180,9 +183,9 @@ def test_an_archive_placed_by_hand_is_unpacked_and_files_are_left_alone(tmp_path
         archive.writestr("other/1.mp4", b"video")
     assert state("NExT-QA-MC", tmp_path).status == "present", "the videos are there as files"
     shutil.rmtree(folder / "NExTVideo")
-    assert state("NExT-QA-MC", tmp_path).lacks == (f"{folder / 'NExTVideo'} is not unpacked",)
+    assert state("NExT-QA-MC", tmp_path).packed == (folder / "NExTVideo",)
     unpacked("NExT-QA-MC", tmp_path)
-    assert "2 of its videos (4000 is the first)" in by_hand(state("NExT-QA-MC", tmp_path))
+    assert "2 of its videos (4000.mp4 is the first)" in by_hand(state("NExT-QA-MC", tmp_path))
 
 
 def test_a_question_file_that_cannot_be_read(tmp_path: Path) -> None:

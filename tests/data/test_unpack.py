@@ -111,14 +111,19 @@ def test_what_was_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
     assert held(target) == VIDEOS and not (tmp_path / "video.part").exists()
 
 
-def test_a_folder_unpacked_by_another_program_is_believed(tmp_path: Path) -> None:
-    archive, target = KINDS["zip"](tmp_path), tmp_path / "video"
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_folder_unpacked_by_another_program_stays_where_it_is(kind: str, tmp_path: Path) -> None:
+    archive, target = KINDS[kind](tmp_path), tmp_path / "video"
     target.mkdir()
+    place = target.stat().st_ino
     for name, content in VIDEOS.items():
         (target / name).write_bytes(content)
     before = {path.name: path.stat().st_ino for path in target.iterdir()}
-    unpack([archive], target)
+    with target.joinpath("a.mp4").open("rb") as in_use:
+        unpack([archive], target)
+        assert in_use.read() == VIDEOS["a.mp4"]
     assert {path.name: path.stat().st_ino for path in target.iterdir()} == before
+    assert target.stat().st_ino == place and whole([archive], target)
 
 
 def test_another_archive_of_the_same_name_is_unpacked_anew(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 
 from harness import models
+from harness.cli import main
 from harness.models import ModelInfo, open_model
 from model_wrappers import hub as client
 from model_wrappers.errors import UserError
@@ -22,6 +24,7 @@ from tests.loopback_hub import COMMIT, Hub, Repository, folder_files, serving, u
 from tests.tiny import tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
+ROOT = Path(__file__).parents[2]
 NAME = "someone/Tiny-VL"
 HELLO = [{"type": "text", "value": "Hello"}]
 
@@ -137,14 +140,20 @@ def test_a_users_own_client_stays(hub: Hub) -> None:
         set_client_factory(_http.default_client_factory)
 
 
-def test_the_command_says_it_in_one_line(hub: Hub, tmp_path: Path) -> None:
-    """A process of its own, which finds the hub by HF_ENDPOINT."""
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "none"), "HF_HUB_OFFLINE": "0"}
-    code = "from harness.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
-    asked = ["show", "--model", "Qwen2-VL-7B-Instruct", "--question", "What?", "--image", str(tmp_path / "a.png")]
-    from PIL import Image
-
+def test_the_command_says_it_in_one_line(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    done = subprocess.run([sys.executable, "-c", code, *asked], env=environment, capture_output=True, text=True)
+    known(monkeypatch, "qwen2_vl", "f" * 40)
+    asked = ["show", "--model", "Tiny-VL", "--question", "What?", "--image", str(tmp_path / "a.png")]
+    assert main(asked) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("retain: ")]
+    assert f"the model {NAME} has no revision {'f' * 40} on the hub ({hub.url}/{NAME})" in said
+
+
+def test_a_process_finds_the_hub_by_hf_endpoint(hub: Hub, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    asked = [sys.executable, "-m", "harness.cli", "data", "MVBench", "--data", str(tmp_path / "data")]
+    done = subprocess.run(asked, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"the model Qwen/Qwen2-VL-7B-Instruct is not on the hub ({hub.url})" in done.stderr
+    assert f"MVBench: the dataset OpenGVLab/MVBench is not on the hub ({hub.url})" in done.stderr
