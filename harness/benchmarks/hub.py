@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.benchmarks.local_video import require_columns
 from harness.data.hub import snapshot
-from harness.data.sources import SOURCES
+from harness.data.sources import SOURCES, command
 from harness.vlmevalkit import hub_cache, kit
 from model_wrappers.errors import UserError
 
@@ -30,7 +30,7 @@ def check(name: str, data: Path) -> Path | None:
         return None
     folder = snapshot(*known.hub, data)
     if folder is None:
-        raise UserError(f"{name} is not in {hub_cache(data)}; `retain data {name}` gets it from the hub")
+        raise UserError(f"{name} is not in {hub_cache(data)}; {command(name, data)} gets it from the hub")
     _CHECKS[name](folder)
     return folder
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.benchmarks import Benchmark
 from harness.data import manifest
+from harness.data.sources import command
 from model_wrappers.errors import UserError
 
 
@@ -41,7 +42,7 @@ class OpenBenchmark:
         from harness.benchmarks.videos import open_videos
 
         if wrong := manifest.fault(data, entry.scored_as):
-            again = f"`retain data {entry.scored_as}` goes on with it"
+            again = f"{command(entry.scored_as, data)} goes on with it"
             raise UserError(f"{entry.name} is not all there in {data}: {wrong}; {again}")
         opened = (open_images if entry.modality == "image" else open_videos)(entry, data, frames, pictures)
         if len(opened.rows) == 0:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.benchmarks import Benchmark
 from harness.benchmarks.local_video import require_columns
-from harness.data.sources import SOURCES
+from harness.data.sources import SOURCES, command
 from harness.vlmevalkit import kit
 from model_wrappers.errors import UserError
 
@@ -52,7 +52,9 @@ def missing(entry: Benchmark, cls: Any, path: Path) -> UserError:
     """What to say of a TSV that is not there."""
     url = cls.DATASET_URL.get(entry.kit_dataset)
     if entry.name in SOURCES:
-        return UserError(f"{entry.name}: {path} does not exist; `retain data {entry.name}` gets it from {url}")
+        return UserError(
+            f"{entry.name}: {path} does not exist; {command(entry.name, path.parent.parent)} gets it from {url}"
+        )
     return UserError(f"{entry.name}: {path} does not exist{f'; get it from {url}' if url else ''}")
 
 

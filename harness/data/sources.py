@@ -186,6 +186,12 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
+def command(name: str, data: Path) -> str:
+    """What to type to get the data of benchmark `name` into the folder `data`."""
+    where = "" if data.resolve() == PAPER.resolve() else f" --data {data}"
+    return f"`retain data {name}{where}`"
+
+
 def tsv_address(name: str) -> tuple[str, str]:
     """Address and md5 of an image benchmark's TSV, from VLMEvalKit's own tables. Loads VLMEvalKit (seconds)."""
     from harness.benchmarks import benchmark

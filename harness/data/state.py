@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from harness.data import manifest
 from harness.data.hub import snapshot
-from harness.data.sources import SOURCES, ByHand, Source, source
+from harness.data.sources import SOURCES, ByHand, Source, command, source
 from harness.data.unpack import is_archive, whole
 from harness.vlmevalkit import hub_cache
 from model_wrappers.errors import UserError
@@ -24,7 +24,7 @@ VIDEOS = (".mp4", ".mkv", ".webm")
 
 @dataclass(frozen=True)
 class State:
-    """What is there of a benchmark's data.
+    """What is there of a benchmark's data in the folder `data`.
 
     `lacks`: what `retain data` gets, in words. `packed`: folders whose archives are there and not unpacked, or only
     half; opening the benchmark unpacks them too. `by_hand`: what must be placed, and exactly where, a sentence each.
@@ -32,6 +32,7 @@ class State:
     """
 
     benchmark: str
+    data: Path
     status: Literal["present", "partial", "missing"]
     folder: Path
     lacks: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class State:
         if self.lacks or self.packed:
             again = "goes on with it" if self.status == "partial" else "gets it"
             said = [*self.lacks, *(f"{folder} is not unpacked" for folder in self.packed)]
-            steps.append(f"{', '.join(said)}, `retain data {self.benchmark}` {again}")
+            steps.append(f"{', '.join(said)}, {command(self.benchmark, self.data)} {again}")
         steps += self.by_hand
         return f"{self.benchmark}: {'; '.join(steps)}" if steps else ""
 
@@ -57,9 +58,8 @@ def state(name: str, data: Path) -> State:
     Raises UserError for a benchmark that is none of the paper's, and for a question file that cannot be read.
     """
     known, data = source(name), Path(data).resolve()
-    if known.tsv:
-        return _tsv(known, data)
-    return _hub(known, data) if known.hub else _files(known, data)
+    look = _tsv if known.tsv else _hub if known.hub else _files
+    return look(known, data)
 
 
 def missing(names: Iterable[str], data: Path) -> list[str]:
@@ -92,21 +92,23 @@ def _tsv(known: Source, data: Path) -> State:
     path = data / "LMUData" / f"{known.tsv}.tsv"
     if path.is_file():
         wrong = manifest.fault(data, known.benchmark)
-        return _state(known, path.parent, "partial" if wrong else "present", [wrong] if wrong else [])
+        return _state(known, data, path.parent, "partial" if wrong else "present", [wrong] if wrong else [])
     if path.with_name(f"{path.name}.part").exists():
-        return _state(known, path.parent, "partial", [f"{path.name} is not all there"])
-    return _state(known, path.parent, "missing", [f"{path} is not there"])
+        return _state(known, data, path.parent, "partial", [f"{path.name} is not all there"])
+    return _state(known, data, path.parent, "missing", [f"{path} is not there"])
 
 
 def _hub(known: Source, data: Path) -> State:
     assert known.hub is not None
     folder = snapshot(*known.hub, data)
     if folder is None:
-        return _state(known, data / "hub", "missing", [f"{known.hub[0]} is not in {data / 'hub'}"])
+        return _state(known, data, data / "hub", "missing", [f"{known.hub[0]} is not in {data / 'hub'}"])
     lacks = [wrong] if (wrong := manifest.fault(data, known.benchmark) or _cut_short(known, data)) else []
     packed = [target for paths, target in archives(known, data) if not whole(paths, target)]
     by_hand = [] if lacks or known.by_hand is None else _placed_in_snapshot(known.by_hand, folder)
-    return _state(known, folder, "partial" if lacks or packed or by_hand else "present", lacks, by_hand, packed=packed)
+    return _state(
+        known, data, folder, "partial" if lacks or packed or by_hand else "present", lacks, by_hand, packed=packed
+    )
 
 
 def _cut_short(known: Source, data: Path) -> str | None:
@@ -160,18 +162,19 @@ def _files(known: Source, data: Path) -> State:
     if not packed:
         missing = _videos_missing(known, data) if not gone else []
         if gone and not folder.is_dir():
-            by_hand = [_place(known.by_hand, data, known.by_hand.what)]
+            by_hand = [_place(known.by_hand, data)]
         elif missing:
             by_hand = [_place(known.by_hand, data, f"{len(missing)} of its videos ({missing[0]}.mp4 is the first)")]
     anything = len(absent) < len(known.files) or folder.is_dir()
     status: Any = "present" if not (lacks or by_hand or packed) else "partial" if anything else "missing"
     extras = [file.place for file in absent if not file.needed]
-    return _state(known, data / known.files[0].place.split("/")[0], status, lacks, by_hand, extras, packed)
+    return _state(known, data, data / known.files[0].place.split("/")[0], status, lacks, by_hand, extras, packed)
 
 
-def _place(wanted: ByHand, data: Path, what: str) -> str:
+def _place(wanted: ByHand, data: Path, what: str = "") -> str:
+    first, them = (what, wanted.what) if what else (wanted.what, "them")
     return (
-        f"{what} must be placed by hand: get {wanted.what} from {wanted.page} and put them into {data / wanted.place}, "
+        f"{first} must be placed by hand: get {them} from {wanted.page} and put them into {data / wanted.place}, "
         f"or their archive (zip, tar) into {data / wanted.archives}"
     )
 
@@ -207,7 +210,14 @@ def _json(path: Path) -> Any:
 
 
 def _state(
-    known: Source, folder: Path, status: Any, lacks: Any = (), by_hand: Any = (), extras: Any = (), packed: Any = ()
+    known: Source,
+    data: Path,
+    folder: Path,
+    status: Any,
+    lacks: Any = (),
+    by_hand: Any = (),
+    extras: Any = (),
+    packed: Any = (),
 ) -> State:
     targets = tuple(dict.fromkeys(packed))
-    return State(known.benchmark, status, folder, tuple(lacks), targets, tuple(by_hand), tuple(extras))
+    return State(known.benchmark, data, status, folder, tuple(lacks), targets, tuple(by_hand), tuple(extras))

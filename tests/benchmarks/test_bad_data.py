@@ -136,7 +136,9 @@ def test_a_parquet_without_a_column_and_one_that_is_none(tmp_path: Path) -> None
 def test_a_download_that_was_not_finished_is_not_opened(name: str, tmp_path: Path) -> None:
     layouts.WRITERS[name](tmp_path)
     manifest.begin(tmp_path, name, {})
-    refused(name, tmp_path, name, "its download was not finished", f"`retain data {name}` goes on with it")
+    refused(
+        name, tmp_path, name, "its download was not finished", f"`retain data {name} --data {tmp_path}` goes on with it"
+    )
 
 
 @pytest.mark.parametrize("name", ["Video-MME", "MMBench-Video"])

@@ -157,7 +157,13 @@ def test_a_converted_copy_of_an_older_file_is_not_read(tmp_path: Path, monkeypat
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    refused("MME", tmp_path, str(tmp_path / "LMUData" / "MME.tsv"), "does not exist; `retain data MME`", "https://")
+    refused(
+        "MME",
+        tmp_path,
+        str(tmp_path / "LMUData" / "MME.tsv"),
+        f"does not exist; `retain data MME --data {tmp_path}`",
+        "https://",
+    )
 
 
 # --- pictures

@@ -55,14 +55,14 @@ def test_nothing_is_missing_where_all_is_there(name: str, tmp_path: Path) -> Non
     found = state(name, tmp_path)
     assert (found.status, found.lacks, found.by_hand, found.sentence) == ("present", (), (), "")
     assert found.folder.is_dir() and found.folder.is_relative_to(tmp_path)
-    assert missing([name, "POPE"], tmp_path) == []
+    assert missing([name, "POPE"], tmp_path) == [] and found.data == tmp_path
 
 
 @pytest.mark.parametrize("name", benchmark_names())
 def test_what_is_missing_is_one_sentence(name: str, tmp_path: Path) -> None:
     (said,) = missing([name], tmp_path)
     assert said.startswith(f"{name}: ") and "\n" not in said
-    assert f"`retain data {name}` gets it" in said and str(tmp_path) in said
+    assert f"`retain data {name} --data {tmp_path}` gets it" in said and str(tmp_path) in said
     wanted = source(name).by_hand
     if wanted and wanted.place:
         assert wanted.page in said and f"put them into {tmp_path / wanted.place}" in said
@@ -138,7 +138,9 @@ def test_what_is_only_partly_there_is_not_taken_for_all(what: str, tmp_path: Pat
     assert (missing([name], tmp_path) == []) == bool(found.packed), "opening it unpacks what is there"
     import re
 
-    assert re.search(words, found.sentence) and f"`retain data {name}` goes on with it" in found.sentence
+    assert (
+        re.search(words, found.sentence) and f"`retain data {name} --data {tmp_path}` goes on with it" in found.sentence
+    )
 
 
 def by_hand(found: State) -> str:
