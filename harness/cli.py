@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.data.command import data
 from harness.disk import refusal
 from harness.flops.command import flops
 from harness.matching import MATCHED, Match
@@ -46,7 +47,9 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name (see `retain list`) or .yaml file")]
 ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment")]
 LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
-DataOption = Annotated[Path | None, typer.Option(help="folder of the data (micro: made under results/data)")]
+DataOption = Annotated[
+    Path | None, typer.Option(help="folder of the data (default: results/data/paper; micro: made under results/data)")
+]
 StoreOption = Annotated[Path, typer.Option(help="where predictions, scores and tables lie")]
 MatchOption = Annotated[
     Match | None,
@@ -98,7 +101,7 @@ def run(
                 "--workers is for processes of this machine; with --ray the cluster says how many there are"
             )
         cluster.check(ray)
-    chosen, opened = _prepare(experiment, profile, limit, data, match)
+    chosen, opened = _prepare(experiment, profile, limit, data, store, match)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
     for sentence in plan.left_out():
@@ -135,7 +138,7 @@ def table(
     from harness.store import Store
     from harness.tables.render import to_markdown
 
-    chosen, opened = _prepare(experiment, profile, limit, data, match)
+    chosen, opened = _prepare(experiment, profile, limit, data, store, match)
     kept = Store(store)
     found = results.collect(plans.make(chosen, opened, kept), opened, kept)
     print(to_markdown(found.table), end="")
@@ -158,7 +161,7 @@ def figure(
     from harness.figures import draw, points
     from harness.store import Store
 
-    chosen, opened = _prepare(experiment, profile, limit, data)
+    chosen, opened = _prepare(experiment, profile, limit, data, store)
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
     found = results.collect(plan, opened, kept)
@@ -199,7 +202,7 @@ def leaderboard(
     if not (names or made):
         raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
     for name in names or made:
-        chosen, opened = _prepare(name, profile, limit, data, match)
+        chosen, opened = _prepare(name, profile, limit, data, store, match)
         plan = plans.make(chosen, opened, kept)
         found = results.collect(plan, opened, kept)
         if not names and (said := gathering.conflict(plan, found)):
@@ -271,6 +274,7 @@ def list_names() -> None:
 
 
 app.command()(flops)
+app.command()(data)
 
 
 @app.command(context_settings=PASS_ON)
@@ -350,22 +354,31 @@ def _status(arguments: list[str]) -> int:
 
 
 def _prepare(
-    experiment: str, profile: str, limit: int | None, data: Path | None, match: Match | None = None
+    experiment: str, profile: str, limit: int | None, data: Path | None, store: Path, match: Match | None = None
 ) -> tuple[Experiment, Data]:
-    """The checked experiment and its data folder, made first where it is micro's."""
+    """The checked experiment and its data folder: micro's is made first, real data must all be there."""
     from harness import experiments
     from harness.plan import Data
+    from harness.store import Store
 
     chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
     if data is None and chosen.data == "micro":
         from harness.micro.editions import ensure
 
         data = ensure(Path("results/data"))
-    if data is None:
-        raise UserError(f"profile {profile!r} of {chosen.name} reads real data: name its folder with --data")
-    if not data.is_dir():
+    if data is not None and not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
-    return chosen, Data(chosen, data)
+    if chosen.data != "micro":
+        from harness.data.sources import PAPER
+        from harness.data.state import missing
+
+        data = data or PAPER
+        if faults := missing(chosen.benchmarks, data):
+            for fault in faults:
+                print(f"retain: {fault}", file=sys.stderr)
+            raise typer.Exit(MISTAKEN)
+    assert data is not None
+    return chosen, Data(chosen, data, Store(store).pictures)
 
 
 def _finish(result: SweepResult, data: Data, store: Store, judge_limit: float | None) -> bool:

@@ -23,8 +23,9 @@ from harness.store import Index, Store, digest
 from model_wrappers.errors import SampleError, UserError
 
 HARNESS = Path(__file__).parent
-DERIVED = ("LMUData/images",)
-"""In a data folder: frames and images that VLMEvalKit decodes from the files beside them while samples are asked."""
+DERIVED = ("LMUData/images", "hub/*/blobs")
+"""In a data folder: frames and images that were decoded from the files beside them while samples were asked, and what
+the hub's cache shows a second time under the files' own names."""
 NOT_PLANNED = {"max_samples", "title", "judge", "judges", "costs_at"}
 """What an experiment says of its table, on which no answer depends."""
 REFUSED = ("FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN")
@@ -105,10 +106,13 @@ class Plan:
 
 
 class Data:
-    """The benchmarks of one experiment in one data folder, each opened once for a number of frames, when needed."""
+    """The benchmarks of one experiment in one data folder, each opened once for a number of frames, when needed.
 
-    def __init__(self, experiment: Experiment, folder: Path) -> None:
-        self.experiment, self.folder = experiment, folder
+    `pictures`: where frames and decoded images are kept, by content (default: in the data folder).
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, pictures: Path | None = None) -> None:
+        self.experiment, self.folder, self.pictures = experiment, folder, pictures
         self._opened: dict[tuple[str, int | None], Any] = {}
         self._evidence: dict[str, dict[str, Any]] = {}
 
@@ -122,7 +126,7 @@ class Data:
         frames = frames or self.experiment.frames
         key = (name, None if benchmark(name, self.folder).modality == "image" else frames)
         if key not in self._opened:
-            self._opened[key] = open_benchmark(name, self.folder, frames)
+            self._opened[key] = open_benchmark(name, self.folder, frames, pictures=self.pictures)
         return self._opened[key]
 
     def evidence(self, name: str) -> dict[str, Any]:
@@ -198,7 +202,7 @@ def _key(experiment: Experiment, data: Path) -> str:
         ),
         "compressors": [_stamp_of(value) for row in experiment.rows for value in row.fields.values()],
         "models": models,
-        "data": [str(data), identity.folder_stamp(data, leave_out=DERIVED)],
+        "data": [str(data), identity.folder_stamp(data, leave_out=_derived(data))],
         "code": identity.code_stamp(HARNESS, HARNESS.parent / "model_wrappers"),
         "versions": identity.versions(),
         "python": platform.python_version(),
@@ -209,6 +213,10 @@ def _key(experiment: Experiment, data: Path) -> str:
         "methods": identity.plugins(),
     }
     return digest(inputs)[:24]
+
+
+def _derived(data: Path) -> list[str]:
+    return [str(path.relative_to(data)) for pattern in DERIVED for path in data.glob(pattern)]
 
 
 def _stamp_of(value: Any) -> str:
@@ -268,14 +276,16 @@ def _shows(modality: str, messages: list[Any]) -> str:
 
 
 def _benchmark_settings(data: Data, name: str, messages: list[Any]) -> dict[str, Any]:
-    """Name, data digest and prompt digest; the data folder's own place is left out of the prompts.
+    """Name, data digest and prompt digest; the places of the data and of the pictures are left out of the prompts.
 
     The prompts are those of a model that reads video files: one that takes frames gets the same words, and its frames
     follow from the data and the number of frames.
     """
     opened = data.open(name)
     place = str(data.folder.resolve())
-    prompts = [json.dumps(message, sort_keys=True, default=str).replace(place, "") for message in messages]
+    texts = [json.dumps(message, sort_keys=True, default=str) for message in messages]
+    pictures = f"/LMUData/images/{opened.pictures.name}"
+    prompts = [text.replace(str(opened.pictures), pictures).replace(place, "") for text in texts]
     evidence = data.evidence(name)
     return {
         "name": name,

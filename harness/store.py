@@ -169,6 +169,11 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def pictures(self) -> Path:
+        """The folder of the frames and decoded images that models were shown, by content."""
+        return self.root / "pictures"
+
     def cell(self, settings: Mapping[str, Any]) -> Cell:
         """The cell of these settings, answered or not."""
         return Cell(self.root / "cells", settings)

@@ -33,13 +33,13 @@ def hub_cache(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
+def data_root(path: str | Path) -> Iterator[Path]:
     """Point VLMEvalKit and huggingface_hub at the data folder `path` for the time of the `with`.
 
     `LMUData` becomes `<path>/LMUData` (made if absent: the kit falls back to the home folder otherwise), the hub cache
     `<path>/hub`, in the environment *and* in huggingface_hub's constants, which it read when it was imported.
     ModelScope is off. `huggingface_hub.login`, which MVBench calls and which would ask for a token, does nothing.
-    `offline` forbids every hub request. Everything is put back at the end, also after an exception.
+    Every hub request is forbidden: `retain data` downloads. Everything is put back at the end, also after an exception.
 
     Process-wide while it lasts, so not for two threads at once. Raises UserError if `path` cannot be written to.
     """
@@ -58,11 +58,9 @@ def data_root(path: str | Path, *, offline: bool = True) -> Iterator[Path]:
         "HF_HUB_CACHE": str(hub),
         "HUGGINGFACE_HUB_CACHE": None,
         "VLMEVALKIT_USE_MODELSCOPE": "0",
+        "HF_HUB_OFFLINE": "1",
     }
-    fixed: dict[str, Any] = {"HF_HUB_CACHE": str(hub), "HUGGINGFACE_HUB_CACHE": str(hub)}
-    if offline:
-        environment["HF_HUB_OFFLINE"] = "1"
-        fixed["HF_HUB_OFFLINE"] = True
+    fixed: dict[str, Any] = {"HF_HUB_CACHE": str(hub), "HUGGINGFACE_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": True}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(environment))
         for name, value in fixed.items():
@@ -78,13 +76,11 @@ def kit_modules(cls: type) -> list[Any]:
 
 
 @contextlib.contextmanager
-def local_tsv(
-    cls: Any, name: str, path: Path, read: Callable[[Callable[[str], Any]], Any], *, download: bool = False
-) -> Iterator[None]:
+def local_tsv(cls: Any, name: str, path: Path, read: Callable[[Callable[[str], Any]], Any]) -> Iterator[None]:
     """The surroundings in which the image dataset class `cls` opens its data set `name` from the TSV at `path`.
 
-    The file is used as it is: its md5 counts as the right one (the kit would download over it), nothing is downloaded
-    (unless `download`), and no `<name>_local.tsv` of an earlier file is taken for it. `read(load)` makes its rows; it
+    The file is used as it is: its md5 counts as the right one (the kit would download over it), nothing is downloaded,
+    and no `<name>_local.tsv` of an earlier file is taken for it. `read(load)` makes its rows; it
     is given the kit's own `load`. Decoded pictures are put in place whole: the kit takes a torn one for readable.
     """
     local, load = str(path), kit("vlmeval.smp").load
@@ -100,9 +96,8 @@ def local_tsv(
             changes: dict[str, Any] = {
                 "load": lambda file, *rest: read(load) if file == local else load(file, *rest),
                 "file_size": lambda *_: 0.0,
+                "download_file": refuse,
             }
-            if not download:
-                changes["download_file"] = refuse
             for attribute, value in changes.items():
                 if hasattr(module, attribute):
                     stack.enter_context(patched(module, attribute, value))

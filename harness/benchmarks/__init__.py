@@ -153,10 +153,11 @@ def benchmark(name: str, data: str | Path | None = None) -> Benchmark:
     return found
 
 
-def open_benchmark(name: str, data: str | Path, frames: int, *, download: bool = False) -> OpenBenchmark:
+def open_benchmark(name: str, data: str | Path, frames: int, *, pictures: Path | None = None) -> OpenBenchmark:
     """Open `name` from the folder `data`, asking its dataset class for `frames` frames a video (images: no matter).
 
-    `download=False` works from what is on disk and never touches the network.
+    Works from what is on disk: nothing is asked of the network, `retain data` does that. `pictures`: where frames and
+    decoded images are kept, by content (default: in the data folder).
 
     Raises UserError for an unknown name, data that is missing or malformed, a missing video, a non-positive `frames`.
     """
@@ -167,4 +168,4 @@ def open_benchmark(name: str, data: str | Path, frames: int, *, download: bool =
     entry = benchmark(name, data)
     from harness.benchmarks.opened import OpenBenchmark
 
-    return OpenBenchmark.open(entry, Path(data).resolve(), frames, download=download)
+    return OpenBenchmark.open(entry, Path(data).resolve(), frames, pictures)

@@ -14,43 +14,23 @@ from typing import Any
 import pandas as pd
 
 from harness.benchmarks.local_video import require_columns
+from harness.data.hub import snapshot
+from harness.data.sources import SOURCES, command
 from harness.vlmevalkit import hub_cache, kit
 from model_wrappers.errors import UserError
 
-REPOSITORIES = {
-    "Video-MME": ("lmms-lab/Video-MME", "main"),
-    "MVBench": ("OpenGVLab/MVBench", "video"),
-    "MMBench-Video": ("opencompass/MMBench-Video", "main"),
-}
 
-
-def snapshot(name: str, data: Path) -> Path | None:
-    """The folder with the files of hub benchmark `name` in the hub cache of `data`, or None."""
-    repository, branch = REPOSITORIES[name]
-    folder = hub_cache(data) / f"datasets--{repository.replace('/', '--')}"
-    reference = folder / "refs" / branch
-    if not reference.is_file():
-        return None
-    found = folder / "snapshots" / reference.read_text(encoding="utf-8").strip()
-    return found if found.is_dir() else None
-
-
-def check(name: str, data: Path, *, download: bool) -> Path | None:
-    """Check the files of benchmark `name`; its snapshot folder, or None if it has none (yet).
+def check(name: str, data: Path) -> Path | None:
+    """Check the files of benchmark `name`; its snapshot folder, or None for one that is not of the hub.
 
     Raises UserError, naming file and field, for what is missing or malformed.
     """
-    if name not in REPOSITORIES:
+    known = SOURCES.get(name)
+    if known is None or known.hub is None:
         return None
-    folder = snapshot(name, data)
+    folder = snapshot(*known.hub, data)
     if folder is None:
-        if download:
-            return None
-        repository, branch = REPOSITORIES[name]
-        raise UserError(
-            f"{name} is not in {hub_cache(data)}; get it with "
-            f"`hf download {repository} --repo-type dataset --revision {branch} --cache-dir {hub_cache(data)}`"
-        )
+        raise UserError(f"{name} is not in {hub_cache(data)}; {command(name, data)} gets it from the hub")
     _CHECKS[name](folder)
     return folder
 

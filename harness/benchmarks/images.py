@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,25 +20,25 @@ from harness.vlmevalkit import data_root, kit, local_tsv, quiet
 from model_wrappers.errors import SampleError, UserError
 
 
-def open_images(entry: Benchmark, data: Path, frames: int, download: bool) -> OpenImages:
+def open_images(entry: Benchmark, data: Path, frames: int, pictures: Path | None) -> OpenImages:
     """See `harness.benchmarks.open_benchmark`."""
     cls = getattr(kit(entry.module), entry.class_name)
     path = data / "LMUData" / f"{entry.kit_dataset}.tsv"
-    with data_root(data, offline=not download):
+    with data_root(data):
         if tsv.reads_tsv(cls) and not path.is_file():
-            tsv.fetch(entry, cls, path, download=download)
+            raise tsv.missing(entry, cls, path)
         try:
             with (
                 portalocker.Lock(data / "LMUData" / f"{entry.name}.lock", timeout=3600),
                 quiet(),
-                local_tsv(cls, entry.kit_dataset, path, lambda load: tsv.read(entry, path, load), download=download),
+                local_tsv(cls, entry.kit_dataset, path, lambda load: tsv.read(entry, path, load)),
             ):
                 dataset = cls(dataset=entry.kit_dataset)
         except OSError as error:
             raise UserError(f"{entry.name}: {error.filename or data}: {first_sentence(error)}") from error
         except Exception as error:
             raise cannot_open(entry, data, error) from error
-    opened = OpenImages(entry, dataset, data, frames)
+    opened = OpenImages(entry, dataset, data, frames, pictures)
     if path.is_file():
         opened.source = tsv.source(entry, cls, path)
     return opened
@@ -48,7 +47,7 @@ def open_images(entry: Benchmark, data: Path, frames: int, download: bool) -> Op
 class OpenImages(OpenBenchmark):
     """A benchmark about images: base64 in the TSV, or files that it names.
 
-    Decoded pictures lie in `LMUData/images/<name>/<digest of the picture>/`: the kit never writes one anew that it
+    Decoded pictures lie in `<pictures>/<digest of the picture>/`: the kit never writes one anew that it
     finds, so a name alone would show the picture of an older TSV, or of another row with the same `image_path`.
 
     `source`: the TSV's `file` name, its `md5`, and whether that is the `official` one (None: the kit knows none).
@@ -79,7 +78,7 @@ class OpenImages(OpenBenchmark):
         with self._lock:
             shared = getattr(self.dataset, "img_root", None)
             if shared is not None and "image" in line:
-                self.dataset.img_root = os.path.join(shared, _picture(line)[:12])
+                self.dataset.img_root = str(self.pictures / _picture(line)[:12])
             try:
                 yield
             except (ValueError, OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from harness.benchmarks import Benchmark
+from harness.data import manifest
+from harness.data.sources import command
 from model_wrappers.errors import UserError
 
 
@@ -17,27 +19,32 @@ class OpenBenchmark:
     """A benchmark whose data has been read and checked.
 
     `entry`: the registry's Benchmark; `name`: its name; `modality`: `image` or `video`. `dataset`: the kit's dataset
-    object. `rows`: its DataFrame, one row a sample, with the column `index`. `frames`: frames a video. Positions `i`
-    count rows from 0; predictions are keyed by the column `index`, see `indices`. Reading is thread-safe.
+    object. `rows`: its DataFrame, one row a sample, with the column `index`. `frames`: frames a video. `pictures`: the
+    folder of its frames and decoded images. Positions `i` count rows from 0; predictions are keyed by the column
+    `index`, see `indices`. Reading is thread-safe.
     """
 
-    def __init__(self, entry: Benchmark, dataset: Any, data: Path, frames: int) -> None:
+    def __init__(self, entry: Benchmark, dataset: Any, data: Path, frames: int, pictures: Path | None = None) -> None:
         self.entry = entry
         self.name = entry.name
         self.modality = entry.modality
         self.dataset = dataset
         self.data = data
         self.frames = frames
+        self.pictures = (pictures or data / "LMUData" / "images").resolve() / str(dataset.dataset_name)
         # The kit's objects are told by attributes where to keep pictures: one thread at a time.
         self._lock = threading.RLock()
 
     @classmethod
-    def open(cls, entry: Benchmark, data: Path, frames: int, *, download: bool = False) -> OpenBenchmark:
+    def open(cls, entry: Benchmark, data: Path, frames: int, pictures: Path | None = None) -> OpenBenchmark:
         """See `harness.benchmarks.open_benchmark`."""
         from harness.benchmarks.images import open_images
         from harness.benchmarks.videos import open_videos
 
-        opened = (open_images if entry.modality == "image" else open_videos)(entry, data, frames, download)
+        if wrong := manifest.fault(data, entry.scored_as):
+            again = f"{command(entry.scored_as, data)} goes on with it"
+            raise UserError(f"{entry.name} is not all there in {data}: {wrong}; {again}")
+        opened = (open_images if entry.modality == "image" else open_videos)(entry, data, frames, pictures)
         if len(opened.rows) == 0:
             raise UserError(f"{entry.name} has no questions in {data}")
         repeated = opened.rows["index"][opened.rows["index"].duplicated()]

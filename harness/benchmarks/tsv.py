@@ -1,10 +1,9 @@
-"""The TSV of an image benchmark: found or fetched, read as it is written, and checked before the kit builds on it."""
+"""The TSV of an image benchmark: read as it is written, and checked before the kit builds on it."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 
 from harness.benchmarks import Benchmark
 from harness.benchmarks.local_video import require_columns
+from harness.data.sources import SOURCES, command
 from harness.vlmevalkit import kit
 from model_wrappers.errors import UserError
 
@@ -48,24 +48,14 @@ def reads_tsv(cls: Any) -> bool:
     return any(cls.load_data is known.load_data for known in own)
 
 
-def fetch(entry: Benchmark, cls: Any, path: Path, *, download: bool) -> None:
-    """Get the TSV that is not there. UserError without `download`, and for one whose md5 is not what the kit says."""
+def missing(entry: Benchmark, cls: Any, path: Path) -> UserError:
+    """What to say of a TSV that is not there."""
     url = cls.DATASET_URL.get(entry.kit_dataset)
-    if not download or not url:
-        raise UserError(f"{entry.name}: {path} does not exist{f'; get it from {url}' if url else ''}")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        kit("vlmeval.smp").download_file(url, str(part))
-        wanted = cls.DATASET_MD5.get(entry.kit_dataset)
-        if wanted and _md5(part) != wanted:
-            raise UserError(f"{entry.name}: what {url} gives has not the md5 {wanted} that VLMEvalKit knows")
-        os.replace(part, path)
-    except UserError:
-        raise
-    except Exception as error:  # the kit raises bare Exceptions here
-        raise UserError(f"{entry.name}: {url} cannot be downloaded ({' '.join(str(error).split())})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    if entry.name in SOURCES:
+        return UserError(
+            f"{entry.name}: {path} does not exist; {command(entry.name, path.parent.parent)} gets it from {url}"
+        )
+    return UserError(f"{entry.name}: {path} does not exist{f'; get it from {url}' if url else ''}")
 
 
 def source(entry: Benchmark, cls: Any, path: Path) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import shutil
-import zipfile
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,10 @@ import portalocker
 
 from harness.benchmarks import Benchmark, hub
 from harness.benchmarks.opened import OpenBenchmark, cannot_open, first_sentence
+from harness.data import state
+from harness.data.sources import SOURCES
+from harness.data.unpack import unpack
+from harness.identity import file_digest
 from harness.vlmevalkit import data_root, kit, quiet
 from model_wrappers.errors import SampleError, UserError
 
@@ -26,7 +28,7 @@ _PLACES = ("video_path", "subtitle_path")
 _HEAD = 1 << 16
 
 
-def open_videos(entry: Benchmark, data: Path, frames: int, download: bool) -> OpenVideos:
+def open_videos(entry: Benchmark, data: Path, frames: int, pictures: Path | None) -> OpenVideos:
     """See `harness.benchmarks.open_benchmark`."""
     cls = getattr(kit(entry.module), entry.class_name)
     make = partial(cls, dataset=entry.kit_dataset, nframe=frames)
@@ -36,27 +38,28 @@ def open_videos(entry: Benchmark, data: Path, frames: int, download: bool) -> Op
             asked = ", ".join(f"{key} {variant.keywords[key]}" for key in ("nframe", "fps") if key in variant.keywords)
             raise UserError(f"{entry.name} stands for {asked} in VLMEvalKit, but frames is {frames}")
         make = variant
-    folder = hub.check(entry.scored_as, data, download=download)
-    unpacked = [folder / part for part in ("video", "subtitle")] if folder else []
-    fresh = [part for part in unpacked if not part.exists()]
-    with data_root(data, offline=not download):
+    hub.check(entry.scored_as, data)
+    with data_root(data):
         try:
-            # The kit unpacks and rewrites its TSV in place; another process must not read half of it.
+            # The kit rewrites its TSV in place, and archives are unpacked; another process must not read half of it.
             with portalocker.Lock(data / "LMUData" / f"{entry.name}.lock", timeout=3600), quiet():
+                _unpacked(entry, data)
                 dataset = make()
-        except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
-            # The kit takes an existing folder for a complete one; a half-unpacked one must not stay.
-            for part in fresh:
-                shutil.rmtree(part, ignore_errors=True)
-            raise UserError(f"{entry.name}: an archive with videos in {folder} is damaged ({error})") from error
         except OSError as error:
             raise UserError(f"{entry.name}: {error.filename or data}: {first_sentence(error)}") from error
         except Exception as error:
             raise cannot_open(entry, data, error) from error
-    opened = OpenVideos(entry, dataset, data, frames)
+    opened = OpenVideos(entry, dataset, data, frames, pictures)
     if entry.scored_as != "kit":
         opened.mend_text()
     return opened
+
+
+def _unpacked(entry: Benchmark, data: Path) -> None:
+    """Has the videos in archives unpacked, whole and safely: the kit takes any folder for a complete one."""
+    if entry.scored_as in SOURCES:
+        for archives, target in state.archives(SOURCES[entry.scored_as], data):
+            unpack(archives, target)
 
 
 class OpenVideos(OpenBenchmark):
@@ -114,19 +117,27 @@ class OpenVideos(OpenBenchmark):
         with self._lock:
             shared = self.dataset.frame_root
             # The kit keeps frames under the video's bare name: those of a namesake or of an older file would be taken.
-            self.dataset.frame_root = os.path.join(shared, self._frames_key(i))
+            kept = self.pictures / self._frames_key(i)
+            # It also takes a frame that another process is writing for a whole one: they appear together.
+            part = kept.with_name(f".{kept.name}.{os.getpid()}")
+            self.dataset.frame_root = str(kept if kept.is_dir() else part)
             try:
                 os.makedirs(self.dataset.frame_root, exist_ok=True)
-                return self.dataset.build_prompt(int(i), video_llm=False)
+                message = self.dataset.build_prompt(int(i), video_llm=False)
+                if part.is_dir():
+                    _put(part, kept)
             finally:
                 self.dataset.frame_root = shared
+                shutil.rmtree(part, ignore_errors=True)
+        return [{**item, "value": item["value"].replace(str(part), str(kept))} for item in message]
 
     def _frames_key(self, i: int) -> str:
-        files = []
+        found = []
         for path in self.media(i):
             stat = os.stat(path)
-            files.append((os.path.relpath(path, self.data), stat.st_size, stat.st_mtime_ns))
-        return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+            found.append(_content(path, stat.st_size, stat.st_mtime_ns))
+        frames = f"{self.dataset.fps:g}fps" if self.dataset.fps > 0 else f"{self.dataset.nframe}frames"
+        return f"{hashlib.sha256(''.join(found).encode()).hexdigest()[:16]}-{frames}"
 
     def dump_image(self, line: Any) -> list[str]:
         """See the base class."""
@@ -170,6 +181,21 @@ class OpenVideos(OpenBenchmark):
         for path in sorted(self._files):
             hash_file(hashed, path)
         return hashed.hexdigest()
+
+
+def _put(part: Path, kept: Path) -> None:
+    """Rename a folder, unless another process has put its own there meanwhile, which has the same in it."""
+    try:
+        part.rename(kept)
+    except OSError:
+        if not kept.is_dir():
+            raise
+
+
+@lru_cache(maxsize=4096)
+def _content(path: str, size: int, changed: int) -> str:
+    """The sha256 of a file, read once for as long as its size and time stay."""
+    return file_digest(Path(path))
 
 
 def hash_file(hashed: Any, path: str) -> None:

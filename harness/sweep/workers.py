@@ -245,7 +245,8 @@ def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:
             import harness.micro
 
             harness.micro.register()
-        with Answerer(plan, Store(store), Data(plan.experiment, data), _Told(pipe)) as answerer:
+        kept = Store(store)
+        with Answerer(plan, kept, Data(plan.experiment, data, kept.pictures), _Told(pipe)) as answerer:
             while True:
                 model, benchmark = pipe.recv()
                 tally = Tally()

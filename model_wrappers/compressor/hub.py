@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from model_wrappers.errors import UserError
+from model_wrappers.hub import download
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The two files that a compressor is read from."""
@@ -30,9 +31,7 @@ def locate(where: str | Path) -> Path:
 
 @lru_cache(maxsize=8)
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # offline, missing, private: the hub client has a kind for each
-        raise UserError(f"compressor {repository!r} is no folder here, and the hub did not give it: {error}") from error
+        return download(repository, patterns=[CONFIG, WEIGHTS])
+    except UserError as error:
+        raise UserError(f"compressor {repository!r} is no folder here: {error}") from error

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from model_wrappers import hub
 from model_wrappers.errors import UserError
 
 
@@ -120,16 +121,10 @@ def find_checkpoint(name: str, revision: str | None = None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UserError(f"No checkpoint folder {name}.")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=wanted))
-    except LocalEntryNotFoundError:
-        pass  # not in the cache: ask the hub
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{name}{at} is neither a folder nor in the hub's cache, and the hub gave: {reason}") from error
+    except LocalEntryNotFoundError:  # not in the cache, or not all of it
+        return hub.download(name, revision, patterns=wanted)

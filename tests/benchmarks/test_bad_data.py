@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.benchmarks import benchmark, open_benchmark
+from harness.data import manifest
 from model_wrappers.errors import SampleError, UserError
 from tests.benchmarks import layouts
 
@@ -25,8 +26,12 @@ def refused(name: str, data: Path, *words: str) -> None:
 
 
 def video_of(name: str, data: Path) -> Path:
-    """The video of the first question, in an edition that was opened before."""
-    return Path(open_benchmark(name, data, 8).media(0)[0])
+    """The video of the first question, in an edition that was opened before and whose archives were then deleted."""
+    video = Path(open_benchmark(name, data, 8).media(0)[0])
+    for archive in [*data.rglob("*.zip"), *data.rglob("*.pkl")]:
+        if "hub" in archive.parts:
+            archive.unlink()
+    return video
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no video, but it has some bytes"])
@@ -125,6 +130,27 @@ def test_a_parquet_without_a_column_and_one_that_is_none(tmp_path: Path) -> None
     refused("Video-MME", tmp_path, str(path), "cannot be read as parquet")
     path.write_bytes(b"")
     refused("Video-MME", tmp_path, str(path), "is empty")
+
+
+@pytest.mark.parametrize("name", list(layouts.WRITERS))
+def test_a_download_that_was_not_finished_is_not_opened(name: str, tmp_path: Path) -> None:
+    layouts.WRITERS[name](tmp_path)
+    manifest.begin(tmp_path, name, {})
+    refused(
+        name, tmp_path, name, "its download was not finished", f"`retain data {name} --data {tmp_path}` goes on with it"
+    )
+
+
+@pytest.mark.parametrize("name", ["Video-MME", "MMBench-Video"])
+def test_a_half_unpacked_folder_is_completed(name: str, tmp_path: Path) -> None:
+    """The kit takes any folder for a complete one."""
+    folder = layouts.WRITERS[name](tmp_path)
+    (folder / "video").mkdir()
+    stem = "vid0" if name == "Video-MME" else "film0"
+    (folder / "video" / f"{stem}.mp4").write_bytes(layouts.video_bytes(0)[:100])
+    opened = open_benchmark(name, tmp_path, 8)
+    assert (folder / "video" / f"{stem}.mp4").read_bytes() == layouts.video_bytes(0)
+    assert [opened.problem(i) for i in range(len(opened))] == [None] * len(opened)
 
 
 def test_a_damaged_archive_leaves_no_half_unpacked_folder(tmp_path: Path) -> None:

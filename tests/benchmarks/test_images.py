@@ -157,21 +157,13 @@ def test_a_converted_copy_of_an_older_file_is_not_read(tmp_path: Path, monkeypat
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    refused("MME", tmp_path, str(tmp_path / "LMUData" / "MME.tsv"), "does not exist", "https://")
-
-
-def test_download_puts_a_whole_file_in_place_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = layouts.mmstar(tmp_path / "server")
-    cls = kit("vlmeval.dataset.image_mcq").ImageMCQDataset
-    monkeypatch.setattr(cls, "DATASET_URL", {**cls.DATASET_URL, "MMStar": served.as_uri()})
-    data = tmp_path / "data"
-    data.mkdir()
-    with pytest.raises(UserError, match="has not the md5"):
-        open_benchmark("MMStar", data, 8, download=True)
-    assert [path.name for path in (data / "LMUData").iterdir()] == []
-    monkeypatch.setattr(cls, "DATASET_MD5", {**cls.DATASET_MD5, "MMStar": kit("vlmeval.smp").md5(str(served))})
-    opened: Any = open_benchmark("MMStar", data, 8, download=True)
-    assert len(opened) == 4 and opened.source["official"] is True
+    refused(
+        "MME",
+        tmp_path,
+        str(tmp_path / "LMUData" / "MME.tsv"),
+        f"does not exist; `retain data MME --data {tmp_path}`",
+        "https://",
+    )
 
 
 # --- pictures
@@ -188,6 +180,15 @@ def test_a_picture_changes_with_the_file(tmp_path: Path) -> None:
     assert pixels(kits_first) == picture_of(layouts.picture(0))  # the old one still
     assert pixels(opened.media(0)[0]) == picture_of(layouts.picture(5))
     assert pixels(first) == picture_of(layouts.picture(0))
+
+
+def test_pictures_lie_where_the_run_says(tmp_path: Path) -> None:
+    layouts.mmstar(tmp_path / "data", [layouts.choice_row(0)])
+    opened = open_benchmark("MMStar", tmp_path / "data", 8, pictures=tmp_path / "run")
+    (path,) = opened.media(0)
+    assert Path(path).is_relative_to(tmp_path / "run" / "MMStar")
+    assert pixels(path) == picture_of(layouts.picture(0))
+    assert not list((tmp_path / "data").rglob("*.png"))
 
 
 def test_rows_with_one_image_path_and_two_pictures(tmp_path: Path) -> None:

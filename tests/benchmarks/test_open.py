@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -112,7 +113,29 @@ def test_frames_of_a_namesake_and_of_an_older_file_are_not_taken(tmp_path: Path)
     assert first != pictures(1)
     (folder / "first" / "clip0.mp4").write_bytes(layouts.video_bytes(7))
     assert first != pictures(0)
+    stat = (folder / "first" / "clip0.mp4").stat()
+    (folder / "first" / "clip0.mp4").write_bytes(layouts.video_bytes(0))
+    os.utime(folder / "first" / "clip0.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert first == pictures(0)
     assert kits(0) == kits(1)
+
+
+def test_frames_lie_where_the_run_says_by_content(tmp_path: Path) -> None:
+    clip = layouts.mvbench_question(0)
+    folder = layouts.mvbench(tmp_path / "data", {"first": [clip], "second": [{**clip, "video": "other.mp4"}]})
+    for name in ("first/clip0.mp4", "second/other.mp4"):
+        (folder / name).write_bytes(layouts.video_bytes(3))
+    before = {path for path in (tmp_path / "data").rglob("*") if path.suffix != ".lock"}
+    opened = open_benchmark("MVBench", tmp_path / "data", 2, pictures=tmp_path / "run")
+    images = [Path(p["value"]) for i in range(2) for p in opened.message(i, video_llm=False) if p["type"] == "image"]
+    (kept,) = {path.relative_to(tmp_path / "run" / "MVBench_MP4").parts[0] for path in images}
+    digest = hashlib.sha256(layouts.video_bytes(3)).hexdigest()
+    assert kept == f"{hashlib.sha256(digest.encode()).hexdigest()[:16]}-2frames", "one video: one folder"
+    assert [path.name for path in (tmp_path / "run" / "MVBench_MP4").iterdir()] == [kept], "no half folder stays"
+    longer = open_benchmark("MVBench", tmp_path / "data", 4, pictures=tmp_path / "run")
+    assert sum(part["type"] == "image" for part in longer.message(0, video_llm=False)) == 4
+    after = {path for path in (tmp_path / "data").rglob("*") if path.suffix in {".jpg", ".png"}}
+    assert after <= before, "nothing of it in the data folder"
 
 
 def test_the_kits_own_builder_makes_the_registered_datasets(tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ def sentence(err: str) -> str:
         (["run", "tabel3"], "no experiment 'tabel3' (did you mean 'table3'?)"),
         (["run", "none.yaml"], "experiment file none.yaml does not exist"),
         (["run", "table3", "--profile", "mikro"], "no profile 'mikro' (did you mean 'micro'?); allowed"),
-        (["run", "table3", "--profile", "paper"], "reads real data: name its folder with --data"),
         (["run", "table3", "--profile", "paper", "--data", "/nowhere"], "--data /nowhere: there is no such folder"),
         (["table", "tabel3"], "no experiment 'tabel3'"),
         (["reference", "table33"], "table33"),
@@ -91,7 +90,7 @@ def test_help_and_lists_load_nothing_heavy(said: Said) -> None:
         f"assert not [name for name in {HEAVY} if name in sys.modules]"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for name in ("run", "table", "figure", "reference", "list", "vlmeval", "micro", "bench", "efficiency"):
+    for name in ("run", "table", "figure", "reference", "list", "data", "vlmeval", "micro", "bench", "efficiency"):
         assert f"\n  {name} " in out
     assert "models: micro-" in out and "experiments: bounds, figure3, positions, table1" in out
 

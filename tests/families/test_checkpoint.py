@@ -100,7 +100,9 @@ def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         find_checkpoint("./not/here")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="Qwen/Qwen2-VL-2B-Instruct at revision abc is neither a folder"):
+    with pytest.raises(
+        UserError, match="Qwen/Qwen2-VL-2B-Instruct at revision abc is not in the hub's cache, and HF_HUB_OFFLINE"
+    ):
         find_checkpoint("Qwen/Qwen2-VL-2B-Instruct", "abc")
 
 

@@ -183,7 +183,7 @@ def test_a_hub_id_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Compressor("some-mllm").save_pretrained(tmp_path)
     asked = []
 
-    def give(repository: str, allow_patterns: list[str]) -> str:
+    def give(repository: str, allow_patterns: list[str], **_: object) -> str:
         asked.append((repository, sorted(allow_patterns)))
         if repository != "someone/net":
             raise OSError("no such repository")

@@ -66,12 +66,19 @@ def test_each_table_is_run_from_its_experiment(answering: Any, table: str) -> No
     done, calls = answering(table)
     assert (done.returncode, calls) == (0, [f"run {table} --profile micro"])
     done, calls = answering(table, "PROFILE=paper", "DATA=/some where", **{table: 2})
-    assert done.returncode != 0 and calls == [f"run {table} --profile paper --data /some where"]
+    assert done.returncode != 0 and calls == [f"data {table} --profile paper --data /some where"]
+    done, calls = answering(table, "PROFILE=paper")
+    assert (done.returncode, calls) == (0, [f"{verb} {table} --profile paper" for verb in ("data", "run")])
 
 
 def test_all_tables_are_run_one_after_another(answering: Any) -> None:
     done, calls = answering("tables")
     assert (done.returncode, calls) == (0, [*(f"run {table} --profile micro" for table in TABLES), *FIGURE])
+    done, calls = answering("tables", "PROFILE=paper")
+    assert done.returncode == 0 and calls[:2] == [
+        f"data {' '.join(TABLES)} figure3 --profile paper",
+        "run table1 --profile paper",
+    ]
 
 
 def test_the_figure_is_drawn_from_its_experiment(answering: Any) -> None:
@@ -81,6 +88,8 @@ def test_the_figure_is_drawn_from_its_experiment(answering: Any) -> None:
     assert done.returncode != 0 and "Error 3" in done.stderr and calls == FIGURE
     done, calls = answering("figure3", figure3=2)
     assert done.returncode != 0 and "Error 2" in done.stderr and calls == FIGURE[:1]
+    done, calls = answering("figure3", "PROFILE=paper", figure3=2)
+    assert done.returncode != 0 and "Error 2" in done.stderr and calls == ["data figure3 --profile paper"]
 
 
 def test_failed_samples_are_told_at_the_end_of_all_tables(answering: Any) -> None:

@@ -34,6 +34,17 @@ def test_samples_know_what_they_share(experiment: Make, tmp_path: Path) -> None:
             assert len(names) == len(found.samples[name])
 
 
+def test_where_pictures_are_kept_changes_no_cell(experiment: Make, tmp_path: Path) -> None:
+    layouts.mme(tmp_path / "data", layouts.mme_pair(3))
+    chosen = experiment(benchmarks=("MME",))
+    made = [
+        plans.make(chosen, Data(chosen, tmp_path / "data", pictures), Store(tmp_path / f"runs{number}")).cells
+        for number, pictures in enumerate((None, tmp_path / "a", Store(tmp_path / "b").pictures))
+    ]
+    assert made[0] == made[1] == made[2]
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["pictures"]
+
+
 def test_a_model_has_its_own_frames_and_settings(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
     layouts.mme(tmp_path, layouts.mme_pair(3))
     layouts.next_qa(tmp_path)
