@@ -239,7 +239,8 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
         for number, row in enumerate(experiment.rows):
             made = method(row.method, **row.fields)
             why = {
-                name: made.undefined(info.family, shows[name], info.path_or_hub_id) for name in experiment.benchmarks
+                name: made.undefined(info.family, shows[name]) or _untaught(made, info, shows[name])
+                for name in experiment.benchmarks
             }
             undefined += [Undefined(model, number, name, reason) for name, reason in why.items() if reason]
             if all(why.values()):
@@ -267,6 +268,16 @@ def _messages(opened: Any) -> list[Any]:
         except (SampleError, UserError) as error:
             found.append(str(error))
     return found
+
+
+def _untaught(made: Any, info: Any, shows: str) -> str | None:
+    """Why a method that takes the checkpoint's own compressor has none, where there is one for other media only."""
+    if getattr(made, "compressor", "none to take") is not None:
+        return None
+    found = sorted(path.name for path in Path(info.path_or_hub_id).glob("compressor-*") if path.is_dir())
+    if not found or f"compressor-{shows}" in found:
+        return None
+    return f"its checkpoint has {' and '.join(found)} and none for {shows}s"
 
 
 def _shows(modality: str, messages: list[Any]) -> str:

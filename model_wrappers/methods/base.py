@@ -43,13 +43,12 @@ class Method:
     def check(self, model: Any) -> None:
         """Raises UserError where the method cannot run on this model; called before anything is hooked."""
 
-    def undefined(self, family: str, shows: str, checkpoint: str) -> str | None:
+    def undefined(self, family: str, shows: str) -> str | None:
         """Why there is nothing to run, in a few words; None where there is.
 
         Args:
             family: a key of `model_wrappers.families.FAMILIES`.
             shows: "image", "video", or "text" where the prompts show neither.
-            checkpoint: folder or hub id.
         """
         if shows in self.media:
             return None
@@ -95,7 +94,7 @@ class Vanilla(Method):
         if self.positions != "own":
             raise UserError(f"vanilla: positions={self.positions}, but where nothing is cut there is no gap: own")
 
-    def undefined(self, family: str, shows: str, checkpoint: str) -> str | None:
+    def undefined(self, family: str, shows: str) -> str | None:
         return None
 
     def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from model_wrappers.compressor_size import CHANNELS, multiply_adds
@@ -28,14 +27,6 @@ class CNN(Scorer):
 
     name: ClassVar[str] = "cnn"
     compressor: str | None = None
-
-    def undefined(self, family: str, shows: str, checkpoint: str) -> str | None:
-        """Also where the checkpoint folder has a compressor, but for other media only."""
-        if self.compressor is None:
-            found = sorted(path.name for path in Path(checkpoint).glob("compressor-*") if path.is_dir())
-            if shows in self.media and found and f"compressor-{shows}" not in found:
-                return f"its checkpoint has {' and '.join(found)} and none for {shows}s"
-        return super().undefined(family, shows, checkpoint)
 
     def score(self, model: Any, prompt: VisualPrompt) -> Tensor:
         from model_wrappers.compressor.load import compressor_for

@@ -40,8 +40,8 @@ class Downsample(InputTransform):
         if why := _ONE_SIZE.get(model.config.model_type):
             raise UserError(f"downsample: {why}, so there is no smaller one")
 
-    def undefined(self, family: str, shows: str, checkpoint: str) -> str | None:
-        return super().undefined(family, shows, checkpoint) or _ONE_SIZE.get(family)
+    def undefined(self, family: str, shows: str) -> str | None:
+        return super().undefined(family, shows) or _ONE_SIZE.get(family)
 
     def versions(self, pictures: Sequence[Picture]) -> Iterable[Sequence[Picture]]:
         scales = sorted({scale for picture in pictures for scale in picture.scales()})

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,11 +166,11 @@ def test_the_command_says_so_before_the_run_and_ends_well(
 def test_a_compressor_for_other_media_only(tmp_path: Path) -> None:
     """The checkpoint's own compressors decide; one that is named, and a checkpoint without any, are checked later."""
     (tmp_path / "compressor-video").mkdir()
-    folder = str(tmp_path)
+    info = SimpleNamespace(path_or_hub_id=str(tmp_path))
     said = "its checkpoint has compressor-video and none for images"
-    assert method("cnn").undefined("qwen2_vl", "image", folder) == said
-    assert method("cnn").undefined("qwen2_vl", "video", folder) is None
-    assert method("cnn", compressor="elsewhere").undefined("qwen2_vl", "image", folder) is None
-    assert method("uniform").undefined("qwen2_vl", "image", folder) is None
+    assert plans._untaught(method("cnn"), info, "image") == said
+    assert plans._untaught(method("cnn"), info, "video") is None
+    assert plans._untaught(method("cnn", compressor="elsewhere"), info, "image") is None
+    assert plans._untaught(method("uniform"), info, "image") is None
     (tmp_path / "compressor-video").rmdir()
-    assert method("cnn").undefined("qwen2_vl", "image", folder) is None
+    assert plans._untaught(method("cnn"), info, "image") is None
