@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 from model_wrappers import encode
 from model_wrappers.relevance import blocks, streaming
 from model_wrappers.relevance.textbook import textbook_relevance
-from tests.model_wrappers.conftest import MIXED, VIDEO, Asker, load, picture
+from tests.model_wrappers.conftest import MIXED, PROMPTS, VIDEO, Asker, load, picture
 from tests.model_wrappers.table import LAYERS, ONE_FAMILY, Family
 
 RESPONSE = torch.tensor([65, 200, 7])
@@ -58,13 +58,28 @@ def test_equals_the_textbook_with_every_option(
     agree(model, ask(MIXED), 1e-5, **options)
 
 
-def test_in_bfloat16_within_a_twentieth(folder: Path, ask: Any, form: str) -> None:
+@pytest.fixture(scope="module")
+def half(folder: Path) -> Any:
+    return load(folder, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("asked", [name for name in PROMPTS if name != "text"])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_in_bfloat16_within_a_tenth(
+    half: Any, ask: Any, monkeypatch: pytest.MonkeyPatch, asked: str, options: Any
+) -> None:
     """Both round at other places; each is up to a tenth away from what the same weights give in float32."""
-    agree(load(folder, dtype=torch.bfloat16), ask(VIDEO), 0.05)
+    (prompt,) = encode(half, ask(PROMPTS[asked]))
+    expected = textbook_relevance(half, prompt, RESPONSE, **options)
+    for kept in (streaming.KEPT_NUMBERS, 0):
+        monkeypatch.setattr(streaming, "KEPT_NUMBERS", kept)
+        found = streaming.prompt_relevance(half, prompt, RESPONSE, **options)
+        assert (found - expected).abs().max() <= 0.1 * expected.abs().max()
 
 
-def test_is_no_further_from_the_truth_than_the_textbook_in_bfloat16(folder: Path, ask: Any, form: str) -> None:
-    half = load(folder, dtype=torch.bfloat16)
+def test_is_no_further_from_the_truth_than_the_textbook_in_bfloat16(
+    half: Any, folder: Path, ask: Any, form: str
+) -> None:
     whole = load(folder).to(torch.bfloat16).float()  # the same rounded weights, exact arithmetic
     (prompt,) = encode(half, ask(VIDEO))
     truth = textbook_relevance(whole, encode(whole, ask(VIDEO))[0], RESPONSE)
