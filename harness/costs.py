@@ -71,7 +71,10 @@ class Prices:
         if not self.experiment.costs_at:
             return []
         at = ", ".join(f"{Path(model).name} {tokens}" for model, tokens in self.experiment.costs_at.items())
-        found = [f"FLOPs (T): of the visual tokens, by the paper's eq. 4 to 6, the method's own included, for {at}."]
+        found = [
+            "FLOPs (T): of the visual tokens in the language model, by the paper's eq. 4 to 6; of the choosing only "
+            f"the compressor's is counted. For {at}."
+        ]
         if not self._entries:
             return [*found, "Prefill, KV: not measured on this machine; `retain efficiency` does, for as many tokens."]
         from harness.efficiency.report import hardware
