@@ -1,8 +1,11 @@
-"""What a row of a results table costs: FLOPs of its visual tokens, and what `retain efficiency` measured of it."""
+"""What a row of a results table costs: FLOPs and KV cache of its visual tokens, from what the layers held, and the
+prefill that `retain efficiency` measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,6 +15,7 @@ from harness.experiments import Experiment, Row
 from harness.store import Answer
 from harness.tables.rows import Costs
 from model_wrappers.registry import method, settings_of
+from model_wrappers.shape import Shape
 
 FILE = "efficiency.json"
 """In the store: where `retain efficiency` puts its measurements."""
@@ -42,18 +46,22 @@ class Prices:
         tokens = self.experiment.costs_at.get(model)
         if tokens is None:
             return None
-        held = [_shares(answer) for answer in answers if answer.visual and answer.kv_visual]
-        tflops = None
-        if held:
-            shares = [fmean(layer) for layer in zip(*held, strict=True)]
-            shape, made = flops.shape_of(model), method(row.method, **row.fields)
-            counted = flops.by_paper(shape, made, tokens, [tokens * share for share in shares])
+        shares = [_shares(answer) for answer in answers if answer.visual and answer.kv_visual]
+        tflops = kv_bytes = prefill = None
+        if shares:
+            held = [tokens * fmean(layer) for layer in zip(*shares, strict=True)]
+            shape, made = self._shape(model), method(row.method, **row.fields)
+            counted = flops.by_paper(shape, made, tokens, held)
             tflops = None if counted is None else counted / 1e12
-        measured = self._measured(model, row, keep)
-        if measured is None:
-            return Costs(tflops)
-        seconds = measured["seconds"]
-        return Costs(tflops, seconds["scoring"] + seconds["prefill"], measured["kv_bytes"])
+            kv_bytes = shape.kv_bytes(held)
+        if (measured := self._measured(model, row, keep)) is not None:
+            prefill = measured["seconds"]["scoring"] + measured["seconds"]["prefill"]
+        return Costs(tflops, prefill, kv_bytes)
+
+    def _shape(self, model: str) -> Shape:
+        """With the numbers that the experiment's dtype has; `auto` is the checkpoint's own."""
+        shape, dtype = flops.shape_of(model), self.experiment.dtype
+        return shape if dtype == "auto" else replace(shape, number_bytes=flops.BYTES[dtype])
 
     def _measured(self, model: str, row: Row, keep: float) -> Mapping[str, Any] | None:
         entry = self._entries.get(model)
@@ -71,13 +79,20 @@ class Prices:
         if not self.experiment.costs_at:
             return []
         at = ", ".join(f"{Path(model).name} {tokens}" for model, tokens in self.experiment.costs_at.items())
-        found = [f"FLOPs (T): of the visual tokens, by the paper's eq. 4 to 6, the method's own included, for {at}."]
+        whose = "as the checkpoint stores them" if self.experiment.dtype == "auto" else self.experiment.dtype
+        bits = {Path(model).name: 8 * self._shape(model).number_bytes for model in self.experiment.costs_at}
+        found = [
+            "FLOPs (T): of the visual tokens in the language model, by the paper's eq. 4 to 6; of the choosing only "
+            f"the compressor's is counted. For {at}.",
+            "KV (MiB): keys and values of as many visual tokens, counted from what the layers held. Bits of a number, "
+            f"{whose}: {', '.join(f'{name} {count}' for name, count in bits.items())}.",
+        ]
         if not self._entries:
-            return [*found, "Prefill, KV: not measured on this machine; `retain efficiency` does, for as many tokens."]
+            return [*found, "Prefill: not measured on this machine; `retain efficiency` does, for as many tokens."]
         from harness.efficiency.report import hardware
 
         machines = dict.fromkeys(hardware(entry) for entry in self._entries.values())
-        found.append(f"Prefill: scoring included. KV: of the whole prompt. Measured on {'; '.join(machines)}.")
+        found.append(f"Prefill (ms): of the whole prompt, scoring included. Measured on {'; '.join(machines)}.")
         return found
 
 

@@ -146,6 +146,10 @@ class Shape:
     tower: Tower | None = None
     number_bytes: int = 2
 
+    def kv_bytes(self, held: Sequence[float]) -> int:
+        """Bytes of a KV cache whose i-th layer holds `held[i]` tokens."""
+        return round(sum(self.decoder.kv_numbers(tokens) for tokens in held) * self.number_bytes)
+
 
 @dataclass(frozen=True)
 class PromptSize:

@@ -9,8 +9,8 @@
 """
 
 from harness.flops.count import Count, Exact, by_paper, count
-from harness.flops.shapes import of_config, read, shape_of
+from harness.flops.shapes import BYTES, of_config, read, shape_of
 from model_wrappers.shape import Decoder, PromptSize, Shape, Tower
 
-__all__ = ["Count", "Decoder", "Exact", "PromptSize", "Shape", "Tower", "by_paper", "count"]
+__all__ = ["BYTES", "Count", "Decoder", "Exact", "PromptSize", "Shape", "Tower", "by_paper", "count"]
 __all__ += ["of_config", "read", "shape_of"]

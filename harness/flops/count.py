@@ -68,7 +68,7 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
             head=decoder.head(1),
             scoring=method.scoring_flops(shape, prompt, keep) if cuts else 0.0,
         ),
-        kv_bytes=round(sum(decoder.kv_numbers(tokens) for tokens in held) * shape.number_bytes),
+        kv_bytes=shape.kv_bytes(held),
     )
 
 

@@ -11,7 +11,8 @@ from harness.published import CONFIGS
 from model_wrappers.errors import UserError
 from model_wrappers.shape import Decoder, Shape, Tower
 
-_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+"""Of one number, by dtype."""
 
 
 def shape_of(name: str) -> Shape:
@@ -148,6 +149,6 @@ def _number_bytes(*configs: _Config) -> int:
     """Of the dtype that the first config to name one names; 16 bits where none does."""
     for config in configs:
         for key in ("dtype", "torch_dtype"):
-            if (size := _BYTES.get(str(config.get(key)))) is not None:
+            if (size := BYTES.get(str(config.get(key)))) is not None:
                 return size
     return 2

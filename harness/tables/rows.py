@@ -75,8 +75,8 @@ class Group:
 class Costs:
     """What a row costs on an input of so many visual tokens as its experiment says; None where unknown.
 
-    tflops: of the visual tokens, arXiv 2506.01097, eq. 4 to 6. prefill_seconds: measured, scoring included. kv_bytes:
-    measured, of the whole prompt.
+    tflops: of the visual tokens, arXiv 2506.01097, eq. 4 to 6. prefill_seconds: measured, of the whole prompt, scoring
+    included. kv_bytes: counted, of the visual tokens.
     """
 
     tflops: float | None = None

@@ -45,6 +45,9 @@ def visual_relevance(
 ) -> Tensor:
     """Relevance of each visual token to a response, mean over the response's tokens.
 
+    It equals `textbook.textbook_relevance` to 1e-5 of the largest score in float32; in bfloat16, where the two round at
+    other places, to 0.1 of it.
+
     Args:
         model: any that `model_wrappers.compress` takes, on any attention kernel; it comes back as it was.
         inputs: what its processor returned for one prompt.

@@ -20,8 +20,6 @@ SHAPES = {
     "Qwen2-VL-7B": QWEN2_7B,
     "VILA1.5-8B": shape_of("Llama-3-VILA1.5-8b"),
 }
-AT_THE_INPUT = ("fastvid", "visionzip")
-"""Methods of the tables that cut to their ratio before the language model, as any selector does."""
 PICTURES = {1728: 3, 1302: 1, 6272: 32, 5824: 16, 3136: 16}
 """By number of visual tokens: an image in tiles and whole, an image, 32 frames, 16 pairs of frames, 16 frames."""
 T = 1e12
@@ -58,7 +56,7 @@ AVERAGED = [each for each in rows() if each[1]["retention_is_layer_average"] == 
 
 def counted(row: dict[str, str], n: int) -> Count:
     fields: dict[str, Any] = {}
-    name = "uniform" if row["method"] in AT_THE_INPUT else row["method"]
+    name = row["method"]
     if name == "fastv":
         said = re.search(r"layer (\d)", row["note"])
         assert said

@@ -123,3 +123,12 @@ def padded_on_the_right(inputs: Any) -> dict[str, Any]:
             rows = zip(moved[name], inputs["attention_mask"], strict=True)
             moved[name] = torch.stack([row.roll(int(mask.sum()) - len(mask)) for row, mask in rows])
     return moved
+
+
+def padded_on_the_left(inputs: Any, tokens: int) -> dict[str, Any]:
+    """A prompt with so many tokens of padding before it."""
+    padded = dict(inputs)
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if name in padded:
+            padded[name] = torch.nn.functional.pad(padded[name], (tokens, 0))
+    return padded

@@ -10,7 +10,7 @@ import torch
 from model_wrappers import UserError, compress, encode, generate
 from model_wrappers.registry import method
 from model_wrappers.relevance import visual_relevance
-from tests.model_wrappers.conftest import IMAGE, MIXED, VIDEO, load, visual_of
+from tests.model_wrappers.conftest import IMAGE, MIXED, VIDEO, load, padded_on_the_left, visual_of
 from tests.model_wrappers.table import ONE_FAMILY, Family
 
 RESPONSE = torch.tensor([65, 200, 7])
@@ -78,6 +78,16 @@ def test_equals_the_full_products(
     assert found.shape == (family.visual("mixed"),) and found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
     assert found.std() > 0
+
+
+def test_padding_on_the_left_is_not_seen(model: Any, ask: Any) -> None:
+    """As a processor leaves a prompt that it pads to a length."""
+    inputs = ask(MIXED)
+    padded = padded_on_the_left(inputs, 5)
+    assert padded["input_ids"].shape[1] == inputs["input_ids"].shape[1] + 5
+    found, expected = (visual_relevance(model, given, RESPONSE) for given in (padded, inputs))
+    torch.testing.assert_close(found, expected)
+    assert expected.std() > 0
 
 
 @ONE_FAMILY

@@ -16,6 +16,8 @@ from harness.store import Answer
 from harness.tables import RowResult, build, from_csv, to_csv
 from harness.tables.render import to_markdown
 from harness.tables.rows import Costs
+from model_wrappers.registry import method
+from model_wrappers.shape import PromptSize
 
 LLAVA, QWEN, VILA = "llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"
 
@@ -40,11 +42,33 @@ def answers(visual: int, held: list[int]) -> list[Answer]:
 )
 def test_flops_are_the_papers(table: str, model: str, row: Row, full: int, printed: float, tmp_path: Path) -> None:
     """From answers to prompts of 1000 tokens: what the layers held is taken to the paper's input."""
-    layers = flops.shape_of(model).decoder.layers
+    decoder = flops.shape_of(model).decoder
+    layers = decoder.layers
     held = [1000] * full + [int(1000 * row.keep[0])] * (layers - full)
-    found = Prices(load(table, "paper"), tmp_path).of(model, row, row.keep[0], answers(1000, held))
+    experiment = load(table, "paper")
+    found = Prices(experiment, tmp_path).of(model, row, row.keep[0], answers(1000, held))
     assert found is not None and found.tflops == pytest.approx(printed, abs=0.051)
-    assert (found.prefill_seconds, found.kv_bytes) == (None, None)
+    assert found.prefill_seconds is None
+    tokens = experiment.costs_at[model] * (full + row.keep[0] * (layers - full))  # of all layers together
+    assert found.kv_bytes == pytest.approx(2 * tokens * decoder.kv_heads * decoder.head_dim * 2, abs=1)
+    wider = Prices(experiment.model_copy(update={"dtype": "float32"}), tmp_path)
+    again = wider.of(model, row, row.keep[0], answers(1000, held))
+    assert again is not None and again.kv_bytes == pytest.approx(2 * found.kv_bytes, abs=1)
+
+
+def test_kv_is_counted_for_every_method_that_answered(tmp_path: Path) -> None:
+    """As `retain flops` counts it from the plan; also where the paper's FLOPs have no term for the method."""
+    experiment = load("table8")
+    [model] = [model for model in experiment.models if "qwen" in model]
+    shape = flops.shape_of(model)
+    for row in experiment.rows:
+        counted = flops.count(shape, method(row.method, **row.fields), row.keep[0], PromptSize(144, pictures=4))
+        found = Prices(experiment, tmp_path).of(model, row, row.keep[0], answers(144, list(counted.held)))
+        assert found is not None and found.kv_bytes == counted.kv_bytes > 0
+        assert (found.tflops is None) == (row.method == "relevance")
+    notes = Prices(experiment, tmp_path).notes()
+    assert "of the choosing only the compressor's is counted" in notes[0]
+    assert "as the checkpoint stores them" in notes[1] and f"{model} {8 * shape.number_bytes}" in notes[1]
 
 
 def measurement(**changes: Any) -> dict[str, Any]:
@@ -76,7 +100,7 @@ def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
     fastv = Row(method="fastv", fields={"layer": 4}, keep=[0.25])
     given = answers(1000, [1000] * 3 + [250] * 25)
     of_fastv = found.of(QWEN, fastv, 0.25, given)
-    assert of_fastv is not None and (of_fastv.prefill_seconds, of_fastv.kv_bytes) == (0.75, 3 << 20)
+    assert of_fastv is not None and of_fastv.prefill_seconds == 0.75
     by_default = found.of(QWEN, Row(method="fastv", keep=[0.25]), 0.25, given)  # layer 4 is its default
     assert by_default == of_fastv
     for model, row, keep in (
@@ -86,8 +110,8 @@ def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
         (LLAVA, fastv, 0.25),
     ):
         other = found.of(model, row, keep, given)
-        assert other is not None and other.prefill_seconds is None and other.kv_bytes is None
-    assert "Measured on A CPU, 1 of 2 cores; float32" in found.notes()[1]
+        assert other is not None and other.prefill_seconds is None
+    assert "Measured on A CPU, 1 of 2 cores; float32" in found.notes()[2]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +126,7 @@ def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
 def test_other_inputs_and_cut_models_are_not(changes: dict[str, Any], tmp_path: Path) -> None:
     found = prices(tmp_path, measurement(**changes))
     given = found.of(QWEN, Row(method="vanilla"), 1.0, answers(10, [10] * 28))
-    assert given is not None and given.prefill_seconds is None and "not measured" in found.notes()[1]
+    assert given is not None and given.prefill_seconds is None and "not measured" in found.notes()[2]
 
 
 def test_a_table_that_asks_for_no_costs_has_none(tmp_path: Path) -> None:
