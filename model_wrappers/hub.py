@@ -56,8 +56,8 @@ def answering(repository: str, revision: str | None = None, kind: Kind = "model"
     Raises:
         UserError: for every fault of the hub, of the way to it, or of the disk.
     """
-    import httpx2
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._http import httpx2  # the client that it has chosen for itself
 
     with _limited():
         try:
@@ -97,8 +97,8 @@ def _limited() -> Iterator[None]:
 
 
 def _sentence(error: BaseException, repository: str, revision: str | None, kind: Kind) -> str:
-    import httpx2
     from huggingface_hub import constants, errors
+    from huggingface_hub.utils._http import httpx2
 
     chain = list(_chain(error))
 

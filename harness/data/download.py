@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import requests
 import tenacity
-import urllib3
 
 from model_wrappers.errors import UserError
 
@@ -20,7 +19,8 @@ CONNECT, READ = 10.0, 30.0
 """Seconds until a server must have accepted a connection, and between any two pieces of its answer."""
 TRIES = 6
 """How often in a row a server may give nothing new before the download is given up."""
-_PIECE = 1 << 20
+_PIECE = 1 << 16
+"""Bytes that are written at once; of a piece that is cut, nothing is kept."""
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 Checksum = tuple[Literal["md5", "sha256"], str]
 Told = Callable[[int], Any]
@@ -90,11 +90,10 @@ def _more(url: str, part: Path, told: Told) -> None:
         expected = response.headers.get("Content-Length", "")
         try:
             with part.open("ab" if start else "wb") as file:
-                # Not `iter_content`, which throws away what it has of a piece when the connection is cut.
-                while piece := response.raw.read1(_PIECE, decode_content=False):
+                for piece in response.iter_content(_PIECE):
                     file.write(piece)
                     told(len(piece))
-        except urllib3.exceptions.HTTPError as error:
+        except requests.RequestException as error:
             raise _Passing(f"cut the connection ({_kind(error)})") from error
     if expected.isdigit() and _length(part) != start + int(expected):
         raise _Passing("cut the connection")

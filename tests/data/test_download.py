@@ -46,7 +46,8 @@ def test_a_file_is_got_whole(server: Hub, tmp_path: Path) -> None:
     assert size_of(f"{server.url}/MME.tsv") is None
 
 
-def test_what_was_cut_goes_on(server: Hub, tmp_path: Path) -> None:
+def test_what_was_cut_goes_on(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "_PIECE", 1000)
     cuts = [True, True]
     server.faults = lambda _: "cut" if cuts and cuts.pop() else None
     seen: list[int] = []
@@ -108,8 +109,11 @@ def test_a_server_with_a_fault(fault: Any, words: str, server: Hub, tmp_path: Pa
     assert (tmp_path / "MME.tsv.part").read_bytes() == CONTENT[:1000], "what was got is kept"
 
 
-def test_a_server_that_always_cuts_is_given_up_only_when_nothing_comes(server: Hub, tmp_path: Path) -> None:
+def test_a_server_that_always_cuts_is_given_up_only_when_nothing_comes(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each try brings half of what is missing, so that there are more than six."""
+    monkeypatch.setattr(downloading, "_PIECE", 1)
     server.plain["/MME.tsv"] = CONTENT[:1000]
     server.faults = lambda _: "cut"
     small: Any = ("md5", hashlib.md5(CONTENT[:1000]).hexdigest())
