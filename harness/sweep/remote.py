@@ -131,7 +131,7 @@ class Worker:
 
             harness.micro.register()
         if self._abroad() is None:
-            return Data(self.plan.experiment, self.data)
+            return Data(self.plan.experiment, self.data, Store(_scratch()).pictures)
         return self._compare()
 
     def _compare(self) -> Data:
@@ -140,11 +140,10 @@ class Worker:
         """
         from harness import plan as plans
 
-        scratch = Path(tempfile.gettempdir()) / f"retain-{os.getuid()}"
-        scratch.mkdir(mode=0o700, exist_ok=True)
+        scratch = _scratch()
         with (scratch / "plan.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            data = Data(self.plan.experiment, self._folder(scratch))
+            data = Data(self.plan.experiment, self._folder(scratch), Store(scratch).pictures)
             made = plans.make(self.plan.experiment, data, Store(scratch))
         if (told := _difference(_content(self.plan), _content(made))) is not None:
             raise UserError(f"it would not answer as this machine: {told}")
@@ -169,6 +168,13 @@ class Worker:
     def _told(self, error: UserError) -> str:
         where = self._abroad()
         return str(error) if where is None else f"on the Ray node {where}: {error}"
+
+
+def _scratch() -> Path:
+    """A folder of this user's on this node, for what is made from the data and can be made again."""
+    folder = Path(tempfile.gettempdir()) / f"retain-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _content(plan: Plan) -> dict[str, Any]:
