@@ -17,6 +17,7 @@ from harness.plan import Plan
 from harness.sweep import memory
 from harness.sweep.remote import Worker
 from harness.sweep.workers import WORKER_MEMORY, cores
+from harness.vlmevalkit import patched
 from model_wrappers.errors import UserError
 
 AUTO = "auto"
@@ -75,7 +76,11 @@ def connected(address: str) -> Iterator[None]:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     place = min(tempfile.gettempdir(), "/tmp", key=len)  # a socket's path has 107 bytes, and Ray's own part takes 63
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder,
+        # Ray prints on standard output, amid the table, that a worker died; the driver tells what comes of it.
+        patched(ray._private.worker, "print_to_stdstream", lambda *_, **__: None),
+    ):
         if ours:
             options |= {"num_cpus": cores(), "object_store_memory": SHARED_MEMORY}
             options |= {"include_dashboard": False, "_temp_dir": folder}

@@ -148,7 +148,14 @@ def answering(cluster: Any) -> int:
 
 @needs_ray
 def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
-    cluster: Any, add: Any, lost: list[str], experiment: Make, videos: Path, tmp_path: Path, expected: Given
+    cluster: Any,
+    add: Any,
+    lost: list[str],
+    experiment: Make,
+    videos: Path,
+    tmp_path: Path,
+    expected: Given,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     add(), add()
     progress = Spoiler(lambda: os.kill(answering(cluster), signal.SIGKILL))
@@ -158,6 +165,7 @@ def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
     assert (result.unfinished, result.failures, result.answered, progress.fresh) == ([], [], ANSWERS, ANSWERS)
     assert lost == ["its process was killed"]
     assert workers(cluster) == [], "no worker outlives the run"
+    assert capsys.readouterr().out == "", "standard output is the table's"
 
 
 @needs_ray
