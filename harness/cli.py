@@ -190,7 +190,7 @@ def leaderboard(
     """Put experiments' tables together, one row a (model, method, keep), as CSV, JSON and HTML; nothing is asked."""
     from harness import plan as plans
     from harness import results
-    from harness.experiments import experiment_names
+    from harness.experiments import experiment_names, load
     from harness.leaderboard.gather import Gathering
     from harness.leaderboard.write import to_markdown, write
     from harness.store import Store
@@ -199,6 +199,7 @@ def leaderboard(
     gathering = Gathering(kept)
     end = MATCHED if match else ""
     made = [name for name in experiment_names() if (store / "tables" / f"{name}{end}.csv").is_file()]
+    made = [name for name in made if load(name, profile, data=data, match=match).match == match]
     if not (names or made):
         raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
     for name in names or made:

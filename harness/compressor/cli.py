@@ -217,8 +217,9 @@ def _judge(said: str, model: str | None, key_env: str, cache: Path) -> JudgeConf
 
 
 def _tell_tests(known: dict[str, int], sources: set[str]) -> None:
-    """Whose test videos are refused, and whose cannot be, for lack of the file that names them."""
-    print(f"Test videos refused: {', '.join(f'{count:,} of {name}' for name, count in known.items()) or 'none known'}")
+    """Whose test videos or pictures are refused, and whose cannot be, for lack of the file that names them."""
+    said = ", ".join(f"{count:,} of {name}" for name, count in known.items())
+    print(f"Test videos and pictures refused: {said or 'none known'}")
     for name in sorted({"NExT-QA", "ActivityNet-QA"} & sources - known.keys()):
         print(
             f"retain: the test split of {name} lies neither in --data nor in --benchmarks: none is refused",

@@ -52,7 +52,7 @@ def load(
 
     `path_or_name` is a name from `experiment_names` or the path of a YAML file. `max_samples` limits each benchmark to
     its first samples. `data` is the data folder, in which TSV files may be benchmarks of their own. `match` makes an
-    experiment of its own, called `<name>-matched`.
+    experiment of its own, called `<name>-matched`, of one whose file matches nothing.
 
     Raises UserError for whatever is wrong in the file. Loads neither torch nor vlmeval, unless a benchmark is not one
     of ours: then vlmeval is asked for it.
@@ -75,9 +75,10 @@ def load(
         _check_names(f"{path}: profiles.{name}", benchmarks, chosen, data)
     chosen = file.profiles[profile]
     check_settings(f"{path}: profiles.{profile}.model_settings", chosen)
+    added = match if file.match is None else None
     return Experiment(
-        name=file.name + (MATCHED if match else ""),
-        title=(chosen.title or file.title) + (f", matched {match.replace('_', ' ')}" if match else ""),
+        name=file.name + (MATCHED if added else ""),
+        title=(chosen.title or file.title) + (f", matched {added.replace('_', ' ')}" if added else ""),
         profile=profile,
         source=str(path),
         models=chosen.models,
@@ -93,7 +94,7 @@ def load(
         judges=chosen.judges | _default_judges(f"{path}: profiles.{profile}", benchmarks, chosen, data),
         costs_at=chosen.costs_at,
         rows=chosen.rows,
-        match=match,
+        match=file.match or match,
         max_samples=max_samples,
     )
 

@@ -158,6 +158,8 @@ class ExperimentFile(Strict):
     title: str
     benchmarks: Names = []
     groups: Annotated[list[Group], Field(min_length=1), AfterValidator(_distinct_groups)] = []
+    match: Match | None = None
+    """What is made equal between the methods of one retention in every profile; left out: what `--match` says."""
     profiles: dict[str, Profile] = Field(min_length=1)
 
     @model_validator(mode="after")

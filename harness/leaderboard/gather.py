@@ -18,6 +18,7 @@ from harness.leaderboard.checkpoints import folder_of, parameters
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Preservation, Scope, Score
 from harness.leaderboard.notes import notes
 from harness.leaderboard.ranks import ranked
+from harness.matching import Match
 from harness.plan import Data, Plan, PlannedCell
 from harness.results import Results
 from harness.statistics import Cell, preservation
@@ -47,6 +48,7 @@ class Gathering:
         self._lines: dict[Any, _Line] = {}
         self._known: dict[Any, str] = {}
         self._experiments: list[str] = []
+        self._match: Match | None = None
         self._profile, self._micro = "", False
         self._benchmarks: dict[str, Benchmark] = {}
         self._left_out: dict[str, None] = {}
@@ -54,6 +56,9 @@ class Gathering:
 
     def conflict(self, plan: Plan, results: Results) -> str | None:
         """Why a table cannot join those taken in, in one sentence; None where it can."""
+        if self._experiments and plan.experiment.match != self._match:
+            unequal, equal = (self._experiments[0], plan.experiment.name)[:: 1 if plan.experiment.match else -1]
+            return f"{equal} matches budgets and {unequal} does not: make a leaderboard of each"
         for cell in plan.cells:
             if self._known.get(_identity(cell), cell_id := digest(cell.settings)) != cell_id:
                 return (
@@ -76,6 +81,7 @@ class Gathering:
         self._ways |= dict(_ways(results))
         experiment = plan.experiment
         self._experiments.append(experiment.name)
+        self._match = experiment.match
         self._left_out |= dict.fromkeys(plan.left_out())
         self._profile, self._micro = experiment.profile, self._micro or experiment.data == "micro"
         self._known |= {_identity(cell): digest(cell.settings) for cell in plan.cells}

@@ -42,14 +42,14 @@ def test_a_run_tells_what_it_did(
     assert status == 3
     assert "own (own.jsonl): 2 of 2 questions, wanted all" in out
     assert "1 left out: refused, their video is in a test split" in out
-    assert "Test videos refused: 2 of NExT-QA" in out
+    assert "Test videos and pictures refused: 2 of NExT-QA" in out
     assert "out: 0 of 2 samples asked are kept, 1 failed, 1 wrong answer" in out
     assert "1 samples failed; they are asked again when the command is repeated" in err
     assert "clips/2.mp4 cannot be decoded" in err
     published.jsonl(tmp_path / "own.jsonl", [{"video": "clips/1.mp4", "question": "?", "answer": "a"}])
     status, out, _ = said(*command)
     assert status == 0  # what failed before is no part of this run
-    assert "Test videos refused: none known" in out and "out: 1 of 3 samples asked are kept" in out
+    assert "Test videos and pictures refused: none known" in out and "out: 1 of 3 samples asked are kept" in out
     assert len(TrainingSet.open(Path("out")).pairs()) == 1
 
 
@@ -63,7 +63,7 @@ def test_sources_without_a_known_test_split_are_told(
     published.activitynet(tmp_path / "data", videos=("BBBBBBBBBBB",), split="test")
     command[5] = "data"
     status, out, err = said(*command, "--limit", 1)
-    assert status == 0 and "Test videos refused: 1 of ActivityNet-QA" in out
+    assert status == 0 and "Test videos and pictures refused: 1 of ActivityNet-QA" in out
     assert "the test split of NExT-QA lies neither in --data nor in --benchmarks: none is refused" in err
     assert "split of ActivityNet-QA" not in err
 

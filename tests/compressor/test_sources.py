@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from harness.compressor.sources import Sample, Source, find, llava_video
-from harness.compressor.sources.draw import REFUSED, Taken, choose, draw
+from harness.compressor.sources.draw import REFUSED, REFUSED_PICTURE, Taken, choose, draw
 from harness.compressor.sources.splits import TestSplits
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
@@ -198,6 +201,33 @@ def test_videos_of_video_mme_and_mvbench_are_refused(tmp_path: Path) -> None:
     samples, (taken,) = draw(find(path), TestSplits([tmp_path / "bench"]), seed=0)
     assert [Path(str(sample.group)).stem for sample in samples] == ["mine"]
     assert taken.left_out == {REFUSED: 3}
+
+
+def test_pictures_of_a_benchmark_are_refused(tmp_path: Path) -> None:
+    """By their pixels, under another name and in another lossless format; others are drawn in their place."""
+    layouts.mmstar(tmp_path / "bench")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for number, suffix in ((0, "png"), (1, "bmp")):
+        with Image.open(io.BytesIO(base64.b64decode(layouts.picture(number)))) as shown:
+            shown.save(folder / f"{number}.{suffix}")
+    names = ["0.png", "1.bmp", "mine.png", "other.png"]
+    rows = [{"image": name, "question": "?", "answer": "a"} for name in names]
+    path = published.jsonl(folder / "own.jsonl", rows)
+    tests = TestSplits([tmp_path / "bench"])
+    for limit, refused in ((None, 2), (2, 1)):  # of two drawn one is refused, and neither of the next two
+        samples, (taken,) = draw(find(path), tests, seed=0, limit=limit)
+        assert sorted(str(sample.group) for sample in samples) == ["mine.png", "other.png"]
+        assert taken.left_out == {REFUSED_PICTURE: refused}
+    assert tests.counts() == {"MMStar": 4}
+    assert len(draw(find(path), TestSplits([folder]), seed=0)[0]) == 4
+
+
+def test_a_damaged_table_of_pictures_is_named(tmp_path: Path) -> None:
+    layouts.tsv(tmp_path / "bench", "MMStar", [{"index": 0, "image": "[broken"}])
+    path = published.jsonl(tmp_path / "own.jsonl", [{"image": "a.png", "question": "?", "answer": "a"}])
+    with pytest.raises(UserError, match="MMStar.tsv, a benchmark's test split, cannot be read"):
+        drawn(path, tmp_path / "bench")
 
 
 def test_a_test_split_beside_a_file_counts(tmp_path: Path) -> None:

@@ -173,6 +173,19 @@ def test_tables_under_other_settings_do_not_go_together(experiment: Make, store:
     assert gathering.conflict(*answered(experiment("more", [VANILLA], ["MVBench"]), store, videos)[:2]) is None
 
 
+def test_a_matched_table_stands_alone(experiment: Make, store: Store, videos: Path) -> None:
+    """FastV at 50% keeps another share of the tokens there."""
+    rows = [VANILLA, {"method": "fastv", "fields": {"layer": 2}, "keep": 0.5}]
+    plain = experiment("plain", rows, ["NExT-QA-MC"])
+    matched = plain.model_copy(update={"name": "even", "match": "equivalent_tokens"})
+    first, second = answered(plain, store, videos), answered(matched, store, videos)
+    for one, other in ((first, second), (second, first)):
+        gathering = Gathering(store)
+        gathering.add(*one)
+        with pytest.raises(UserError, match="even matches budgets and plain does not: make a leaderboard of each"):
+            gathering.add(*other)
+
+
 def test_seeds_are_one_entry_with_all_their_cells(experiment: Make, store: Store, videos: Path) -> None:
     rows = [VANILLA, *({"method": "random", "fields": {"seed": seed}, "keep": 0.5} for seed in range(3))]
     board = board_of(store, answered(experiment("one", rows, ["NExT-QA-MC"]), store, videos))

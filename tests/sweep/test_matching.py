@@ -14,10 +14,12 @@ from harness import plan as plans
 from harness import results, sweep
 from harness.cli import main
 from harness.experiments import Experiment, load
+from harness.flops import shape_of
 from harness.matching import impossible, matched_keep, share
 from harness.plan import Data
 from harness.store import Store, digest
 from harness.tables import from_csv, to_csv, to_markdown
+from model_wrappers.errors import UserError
 from model_wrappers.methods.base import LayerPruner, Selector
 from model_wrappers.registry import method
 from tests.sweep.conftest import write_experiment
@@ -111,6 +113,34 @@ def test_matched_cells_have_the_chosen_keep_in_their_identity(
     assert any("FastV (layer=2) keeps 40% at its cut for 50%" in line for line in lines)
     assert "matched equivalent tokens" in lines[0]
     assert from_csv(to_csv(found.table)).rows[1].equivalent_tokens == pytest.approx(46 / 6, abs=1e-6)
+
+
+def test_an_experiment_may_match_by_itself(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
+    """Under its own name and title, with the cells that `--match` makes; with the option too."""
+    path = write_experiment(tmp_path, checkpoint, ROWS, ("NExT-QA-MC",))
+    store = Store(tmp_path / "runs")
+    asked = load(path, "paper", match="equivalent_tokens")
+    path.write_text("match: equivalent_tokens\n" + path.read_text())
+    for match in (None, "equivalent_tokens"):
+        said = load(path, "paper", match=match)
+        assert (said.name, said.title, said.match) == ("small", "Small", "equivalent_tokens")
+        cells = [plans.make(each, Data(each, videos), store).cells for each in (said, asked)]
+        assert cells[0] == cells[1] and cells[0][1].keep == 0.4
+    path.write_text(path.read_text().replace("equivalent_tokens", "kv"))
+    with pytest.raises(UserError, match="match: 'kv' is not allowed"):
+        load(path, "paper")
+
+
+def test_the_matched_experiment_has_a_keep_for_every_row() -> None:
+    for profile in ("micro", "paper"):
+        chosen = load("matched", profile)
+        for model in chosen.models:
+            layers = shape_of(model).decoder.layers
+            for row in chosen.rows:
+                made = method(row.method, **row.fields)
+                for retention in row.keep:
+                    keep = matched_keep(made, layers, retention)
+                    assert keep is not None and share(made, layers, keep) == pytest.approx(retention, abs=1e-3)
 
 
 def test_the_command_says_what_cannot_match_before_it_runs(

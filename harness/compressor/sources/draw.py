@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.compressor.sources import Kind, Sample, Source
+from harness.compressor.sources import Kind, Read, Sample, Source
 from harness.compressor.sources.splits import TestSplits
 from model_wrappers.errors import UserError
 
 REFUSED = "refused, their video is in a test split"
+REFUSED_PICTURE = "refused, their picture is in a benchmark"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def draw(
 
     Args:
         sources: of one kind of media.
-        tests: whose videos are refused.
+        tests: whose videos and pictures are refused.
         seed: of the choice and the order.
         limit: at most so many of each source.
 
@@ -86,8 +87,8 @@ def draw(
         short: dict[str, int] = {}
         asked = available = 0
         for part, share in zip(source.parts, _shares(wanted, len(source.parts)), strict=True):
-            usable = _usable(source.parts[part](left_out), tests, left_out)
-            found, among = _first(usable, share, seed)
+            found, among, without = _drawn(source.parts[part], tests, share, seed)
+            left_out += without
             drawn += found
             asked, available = asked + len(found), available + among
             if share is not None and len(found) < share and (source.amount is not None):
@@ -110,7 +111,28 @@ def _shares(wanted: int | None, parts: int) -> list[int | None]:
     return [wanted // parts + (number < wanted % parts) for number in range(parts)]
 
 
-def _usable(samples: Iterable[Sample], tests: TestSplits, left_out: Counter[str]) -> Iterator[Sample]:
+def _drawn(
+    read: Read, tests: TestSplits, share: int | None, seed: int
+) -> tuple[list[tuple[str, Sample]], int, Counter[str]]:
+    """What `_first` finds of a part, of how many, and what was left out.
+
+    Only pictures that were drawn are decoded to be looked for in the benchmarks (a part may hold a million). Where one
+    is there, the part is drawn from again without it.
+    """
+    refused: set[str] = set()
+    while True:
+        left_out: Counter[str] = Counter()
+        usable = _usable(read(left_out), tests, refused, left_out)
+        found, among = _first(usable, share, seed)
+        shown = {sample.id for _, sample in found if tests.shows(sample)}
+        if not shown:
+            return found, among, left_out
+        refused |= shown
+
+
+def _usable(
+    samples: Iterable[Sample], tests: TestSplits, refused: set[str], left_out: Counter[str]
+) -> Iterator[Sample]:
     there: dict[Path, bool] = {}  # a video has many questions, an archive many pictures
     for sample in samples:
         path = sample.file.path
@@ -118,6 +140,8 @@ def _usable(samples: Iterable[Sample], tests: TestSplits, left_out: Counter[str]
             there[path] = sample.file.exists()
         if tests.has(sample):
             left_out[REFUSED] += 1
+        elif sample.id in refused:
+            left_out[REFUSED_PICTURE] += 1
         elif there[path]:
             yield sample
         else:

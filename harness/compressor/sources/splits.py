@@ -1,4 +1,4 @@
-"""Test splits: which videos a benchmark asks about, so that nothing is trained on them.
+"""Test splits: which videos and pictures a benchmark asks about, so that nothing is trained on them.
 
 Ids are read from the benchmarks' own files, wherever they lie under the folders that are looked at:
 
@@ -9,7 +9,8 @@ Ids are read from the benchmarks' own files, wherever they lie under the folders
     MMBench-Video     MMBench-Video.tsv               video
 
 A sample is refused where its video's file name (without suffix, and without `v_` or `ytb_` before it) is such an id.
-Pictures are not looked at: the image benchmarks keep theirs inside their TSVs, under numbers that say nothing.
+A picture is refused where its pixels are those of one in a benchmark's `LMUData/*.tsv`, see `pictures`; one that was
+resized or encoded anew with loss is not noticed. Nor is a video under another name.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
-from harness.compressor.sources import VIDEOS, Sample, listed, read_json
+from harness.compressor.sources import VIDEOS, Media, Sample, listed, pictures, read_json
 from model_wrappers.errors import UserError
 
 TEST_FILES = ("test.csv", "test_q.json", "test_a.json", "test.json", "add_reference_answer_test.json")
@@ -48,7 +50,7 @@ def refuse_only_tests(folder: Path, files: list[Path]) -> None:
 
 
 class TestSplits:
-    """The ids of the test videos that are known: `by_benchmark`."""
+    """The ids of the test videos that are known, `by_benchmark`, and the test pictures, read when first asked for."""
 
     __test__ = False  # to pytest
 
@@ -59,9 +61,13 @@ class TestSplits:
             UserError: one of them cannot be read.
         """
         self.by_benchmark: dict[str, set[str]] = {}
+        self._tables: dict[Path, None] = {}
+        self._shown: dict[Media, bool] = {}
         csv.field_size_limit(sys.maxsize)
         for place in places:
             for path in listed(place) if place.is_dir() else sorted(place.parent.glob("*")):
+                if path.suffix == ".tsv" and path.parent.name == pictures.FOLDER:
+                    self._tables[path] = None
                 if found := _split(path):
                     self.by_benchmark.setdefault(found[0], set()).update(found[1])
         self._all = set[str]().union(*self.by_benchmark.values())
@@ -70,9 +76,36 @@ class TestSplits:
         """Whether a sample shows a test video."""
         return sample.media == "video" and _plain(sample.file.path.stem) in self._all
 
+    def shows(self, sample: Sample) -> bool:
+        """Whether a sample shows a test picture. Decodes it, so ask of what is chosen, not of all that could be.
+
+        Raises:
+            UserError: a benchmark's file cannot be read.
+        """
+        if sample.media != "image" or not self._pictures:
+            return False
+        if sample.file not in self._shown:
+            found = pictures.of_media(sample.file)
+            self._shown[sample.file] = any(found in known for known in self._pictures.values())
+        return self._shown[sample.file]
+
+    @cached_property
+    def _pictures(self) -> dict[str, set[str]]:
+        """By benchmark the digests of its pictures."""
+        found: dict[str, set[str]] = {}
+        for path in self._tables:
+            try:
+                shown = pictures.of_benchmark(path)
+            except (OSError, SyntaxError, ValueError, csv.Error) as error:
+                raise _unreadable(path, error) from error
+            if shown:
+                found.setdefault(_micro(path) + path.stem, set()).update(shown)
+        return found
+
     def counts(self) -> dict[str, int]:
-        """How many ids of each benchmark are known."""
-        return {name: len(self.by_benchmark[name]) for name in sorted(self.by_benchmark)}
+        """How many ids of each benchmark are known, and how many pictures where a picture was asked about."""
+        known = {**self.by_benchmark, **self.__dict__.get("_pictures", {})}
+        return {name: len(known[name]) for name in sorted(known)}
 
 
 def _plain(stem: str) -> str:
@@ -91,14 +124,21 @@ def _split(path: Path) -> tuple[str, set[str]] | None:
         found = _read(path)
         if found is None:
             return None
-        # Micro editions have the layouts of the benchmarks, not their videos.
-        micro = "micro " if any(part.startswith("micro-") for part in path.parts) else ""
-        return micro + found[0], {_plain(_stem(str(name))) for name in found[1]}
+        return _micro(path) + found[0], {_plain(_stem(str(name))) for name in found[1]}
     except UserError:
         raise
     except (OSError, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        raise UserError(f"{path}, a benchmark's test split, cannot be read ({reason})") from error
+        raise _unreadable(path, error) from error
+
+
+def _micro(path: Path) -> str:
+    """Micro editions have the layouts of the benchmarks, not their videos and pictures."""
+    return "micro " if any(part.startswith("micro-") for part in path.parts) else ""
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return UserError(f"{path}, a benchmark's test split, cannot be read ({reason})")
 
 
 def _read(path: Path) -> tuple[str, Iterable[object]] | None:
