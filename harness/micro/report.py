@@ -214,7 +214,11 @@ of the difference, in points. Each folder of `harness/micro/checkpoints` has its
 
 {compressors(CHECKPOINTS)}
 
-Where the network is not ahead of its own input, first-layer attention, a likely reason is its reach: of a video on
-micro-llava-onevision and micro-vila the two frames of a thing lie 36 tokens apart, and five convolutions of width 3 see
-11. Tried without gain on micro-llava-onevision's videos: 3,000 training samples instead of 1,500.
+Where the network is not ahead of its own input, first-layer attention, what stands beside a token tells nothing of it:
+a network of kernel 1, which can only rescale attention, keeps the same tokens as attention, and wider kernels lose
+([ablations/kernel.md](ablations/kernel.md)). The frames of a video are 36 tokens long there, and five convolutions of
+width 3 see 11. Tried without gain on micro-llava-onevision's videos: 3,000 training samples instead of 1,500, and
+kernels of 5 and 7. micro-vila has no compressor for images: the paper's image tables have no VILA.
+micro-llava-onevision's compressors and micro-qwen2-vl's for images were taught from 1,500 samples
+(`retain micro teach MODEL --samples 1500`), the others from the 3,000 that `make micro` asks for.
 """
