@@ -85,6 +85,7 @@ def load(
         data=chosen.data,
         frames=chosen.frames,
         model_settings=chosen.model_settings,
+        compressors=chosen.compressors,
         max_new_tokens=chosen.max_new_tokens,
         dtype=chosen.dtype,
         attention=chosen.attention,
@@ -133,6 +134,8 @@ def _check_names(where: str, benchmarks: list[str], profile: Profile, data: Path
         _known(f"{where}.judges", name, benchmarks)
     for name in profile.model_settings:
         _known(f"{where}.model_settings", name, profile.models)
+    for name in profile.compressors:
+        _known(f"{where}.compressors", name, profile.models)
     for name in profile.costs_at:
         _known(f"{where}.costs_at", name, profile.models)
     for name in benchmarks:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.evidence import evidence_mask
@@ -121,7 +122,7 @@ class Answerer:
         if name != self._name:
             self._close()
             self.progress.at(f"opening {name}")
-            self._model, self._name = _open(self.plan, name), name
+            self._model, self._name = _open(self.plan, name, self.data.folder), name
         self.progress.at(f"{name} {benchmark}")
         start = time.perf_counter()
         try:
@@ -135,15 +136,15 @@ class Answerer:
         self._model, self._name = None, ""
 
 
-def _open(plan: Plan, name: str) -> Any:
+def _open(plan: Plan, name: str, data: Path) -> Any:
     """The model, after the method of every row that has a cell of it said that it can run on it."""
+    from harness.compressor.chosen import method_of
     from harness.models import open_model
-    from model_wrappers.registry import method
 
     model = open_model(name, **open_settings(plan.experiment, name))
     for number in sorted({cell.row for cell in plan.cells if cell.model == name}):
         row = plan.experiment.rows[number]
-        method(row.method, **row.fields).check(model.model)
+        method_of(plan.experiment, name, row, data).check(model.model)
     return model
 
 
@@ -186,13 +187,14 @@ class _Pass:
                 self._ask(position, index, asked, decoded)
 
     def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
-        from model_wrappers.registry import method
+        from harness.compressor.chosen import method_of
 
         row = self.plan.experiment.rows[cell.row]
         writer = stack.enter_context(self.store.cell(cell.settings).open())
         label = f"{row.method}@{cell.keep:g}"
         wanted = frozenset(missing(writer.answers, indices))
-        return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
+        chosen = method_of(self.plan.experiment, self.name, row, self.data.data)
+        return _Column(label, chosen, cell.keep, writer, wanted)
 
     def _decoded(self, wanted: list[Any], stack: ExitStack) -> Iterator[tuple[Any, Future[Any]]]:
         """The wanted samples with their decoding, done or under way, `LOOK_AHEAD` of them ahead of the one in hand."""
