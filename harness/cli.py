@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.doctor.command import doctor
 from harness.flops.command import flops
 from harness.matching import MATCHED, Match
 from model_wrappers.errors import UserError
@@ -67,8 +68,14 @@ def run(
     score: Annotated[bool, typer.Option("--score/--no-score", help="score and print the table afterwards")] = True,
     workers: WorkersOption = None,
     match: MatchOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the run would do and cost; nothing is asked or written")
+    ] = False,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
+    if dry_run:
+        print(_dry_run(experiment, profile, limit, data, store, match), end="")
+        return
     from harness import plan as plans
     from harness import results, sweep
     from harness.matching import impossible
@@ -246,6 +253,7 @@ def list_names() -> None:
 
 
 app.command()(flops)
+app.command()(doctor)
 
 
 @app.command(context_settings=PASS_ON)
@@ -328,6 +336,19 @@ def _prepare(
     if not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
     return chosen, Data(chosen, data)
+
+
+def _dry_run(
+    experiment: str, profile: str, limit: int | None, data: Path | None, store: Path, match: Match | None
+) -> str:
+    from harness import experiments
+    from harness.estimate.dry_run import dry_run
+    from harness.store import Store
+
+    chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
+    if data is None and chosen.data is None:
+        return dry_run(chosen, None, Store(store))
+    return dry_run(*_prepare(experiment, profile, limit, data, match), Store(store))
 
 
 def _finish(result: SweepResult, data: Data, store: Store) -> bool:

@@ -139,9 +139,9 @@ class Data:
         return self._evidence[name]
 
 
-def make(experiment: Experiment, data: Data, store: Store) -> Plan:
-    """The plan of an experiment: from the store where one was made from the very same inputs, else made anew and kept
-    there.
+def make(experiment: Experiment, data: Data, store: Store, *, keep: bool = True) -> Plan:
+    """The plan of an experiment: from the store where one was made from the very same inputs, else made anew and, with
+    `keep`, kept there.
 
     Raises UserError for data, checkpoints or methods that cannot be used.
     """
@@ -152,7 +152,7 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
     plan = _load(path, experiment) or _resolve(experiment, data)
     # Opening a benchmark may unpack files, so the stamp to keep it under is taken afterwards.
     path = store.root / "plans" / f"{_key(experiment, data.folder)}.json"
-    if not path.exists():
+    if keep and not path.exists():
         cells = [dataclasses.asdict(cell) for cell in plan.cells]
         undefined = [dataclasses.asdict(each) for each in plan.undefined]
         content = {"samples": plan.samples, "clusters": plan.clusters, "cells": cells, "undefined": undefined}

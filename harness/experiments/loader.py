@@ -39,6 +39,15 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
+def names_with(profile: str) -> list[str]:
+    """The experiments that come with the package and have such a profile. UserError where none has."""
+    by_name = {name: list(_parse(HERE / f"{name}.yaml")["profiles"]) for name in experiment_names()}
+    if not any(profile in profiles for profiles in by_name.values()):
+        known = list(dict.fromkeys(each for profiles in by_name.values() for each in profiles))
+        raise UserError(f"no experiment has a profile {profile!r}{_meant(profile, known)}")
+    return [name for name, profiles in by_name.items() if profile in profiles]
+
+
 def load(
     path_or_name: str | Path,
     profile: str = "micro",
