@@ -10,8 +10,8 @@ State = Literal["ok", "warning", "missing"]
 
 @dataclass(frozen=True)
 class Check:
-    """`area`: packages, GPU, models, data, judge or disk. `name`: what was looked at. `said`: what was found, and how to
-    get what is missing. A run would stop for what is `missing`, and would not for a `warning`.
+    """`area`: packages, GPU, models, data, judge or disk. `name`: what was looked at. `said`: what was found, and
+    how to get what is missing. A run would stop for what is `missing`, and would not for a `warning`.
     """
 
     area: str

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 
 from harness.doctor.check import Check
 
+WIDE = 160
+"""Columns of what is printed to a file."""
 STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
@@ -22,7 +25,7 @@ def show(checks: Sequence[Check]) -> None:
         table.add_column(head, ratio=ratio, overflow="fold")
     for check in checks:
         table.add_row(Text(check.state, STYLES[check.state]), check.area, Text(check.name), Text(check.said))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(table)
     console.print(f"\n{verdict(checks)}", markup=False, highlight=False)
 
@@ -31,8 +34,8 @@ def verdict(checks: Sequence[Check]) -> str:
     """One sentence over all checks."""
     missing, warnings = (sum(check.state == state for check in checks) for state in ("missing", "warning"))
     if missing:
-        return f"{missing} things are missing that a run needs, {warnings} are to be known."
-    return "All is well." if not warnings else f"Nothing is missing; {warnings} things are to be known."
+        return f"Missing: {missing}, which a run needs. Warnings: {warnings}."
+    return f"All is well{f', with warnings: {warnings}' if warnings else ''}."
 
 
 def to_json(profile: str, checks: Sequence[Check]) -> str:

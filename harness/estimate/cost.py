@@ -151,8 +151,8 @@ def assumptions(experiment: Experiment, found: Sequence[Line]) -> list[str]:
         f"Visual tokens are those that the settings fix; else, those of a typical one of {LOOKED_AT} samples, or, "
         f"without the data, of an image of 384 x 512 or a video of 720 x 1280 pixels. Assumed are {TEXT} text tokens a "
         f"prompt, and answers of {RESPONSE['choice']} tokens to choices and of {RESPONSE['open']} to open questions.",
-        "TFLOPs (exact): every matrix product of prefill and decoding, a multiply-add as two; the vision encoder once a "
-        "sample for all methods. A method that does not say what its choosing takes counts without it.",
+        "TFLOPs (exact): every matrix product of prefill and decoding, a multiply-add as two; the vision encoder once "
+        "a sample for all methods. A method that does not say what its choosing takes counts without it.",
         f"GPU hours are an estimate for one {GPU}: {PEAK / 1e12:.0f} TFLOP/s at {PREFILL:.0%} in the prefill, "
         f"{BANDWIDTH / 1e12:.2f} TB/s at {DECODE:.0%} in decoding. Reading videos and loading weights are not in them.",
     ]
@@ -164,8 +164,8 @@ def assumptions(experiment: Experiment, found: Sequence[Line]) -> list[str]:
         )
         told = [f"{name} {_told(name)}" for name in judges]
         notes.append(
-            f"Judge: a call an answer, its protocol's own words and {VERDICT} tokens of verdict, {LETTERS} characters a "
-            f"token; repeated calls are not in it. Prices of {DATE} ({PAGE}): {', '.join(told)}."
+            f"Judge: a call an answer, its protocol's own words and {VERDICT} tokens of verdict, {LETTERS} characters "
+            f"a token; repeated calls are not in it. Prices of {DATE} ({PAGE}): {', '.join(told)}."
         )
     return notes
 

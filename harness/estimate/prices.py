@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAGE, DATE = "https://platform.openai.com/docs/pricing", "2026-11-21"
-"""Whose prices these are, and when they were written down, from public code that quotes that page. They change: the page
-is right where they differ."""
+"""Whose prices these are, and when they were written down, from public code that quotes that page. They change: the
+page is right where they differ."""
 
 
 @dataclass(frozen=True)
