@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from harness.estimate import inputs, memory
 from harness.estimate.inputs import Input, input_of
 from harness.estimate.sizes import Sizes
-from harness.experiments import load
+from harness.experiments import load, names_with
 from harness.flops import PromptSize, shape_of
+from harness.models import model_info
 from harness.plan import info_of
 from harness.published import CONFIGS
+from model_wrappers.families import family_class
 
 LLAVA, QWEN, VILA = "llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"
 
@@ -43,6 +46,19 @@ def of(table: str, model: str, modality: str) -> Input:
 )
 def test_the_papers_visual_tokens(table: str, model: str, modality: str, visual: int, pictures: int) -> None:
     assert of(table, model, modality) == Input(visual, pictures)
+
+
+def test_greedy_decoding_and_the_checkpoints_own_dtype() -> None:
+    """Section 4.1 changes frames and pixels only: nothing else is said of any model in any table."""
+    for name in names_with("paper"):
+        chosen = load(name, "paper")
+        assert (chosen.dtype, chosen.max_new_tokens) == ("auto", None)
+        said = {key for model in chosen.models for key in chosen.settings_of(model)}
+        assert said <= {"min_pixels", "max_pixels", "image_pixels"}
+        for model in chosen.models:
+            made = inspect.signature(family_class(model_info(model).family).__init__).parameters
+            assert made["do_sample"].default is False and made["max_new_tokens"].default == 2048
+            assert len(str(model_info(model).revision)) == 40, "pinned"
 
 
 def test_a_sample_of_several_images_and_a_short_video() -> None:
