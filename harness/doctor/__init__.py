@@ -23,5 +23,5 @@ def examine(experiments: list[Experiment], data: Path | None, store: Path) -> li
         return found  # the others need these packages
     checkpoints, to_download = models.checks(experiments, data)
     sets, sizes = benchmarks.checks(experiments, data)
-    found += [*gpu.checks(experiments), *checkpoints, *sets, *judges.checks(experiments)]
+    found += [*gpu.checks(experiments, data), *checkpoints, *sets, *judges.checks(experiments)]
     return [*found, *disk.checks(to_download, sizes, data, store)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.doctor.check import Check, State, size
 from harness.estimate.memory import FORMULA, need
@@ -23,7 +24,7 @@ class _Demand:
     weights: int
 
 
-def checks(experiments: list[Experiment]) -> list[Check]:
+def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
     """The devices, and a line for each model: what it needs at the largest prompt that some experiment gives it."""
     import torch
 
@@ -31,7 +32,7 @@ def checks(experiments: list[Experiment]) -> list[Check]:
     demands: dict[str, _Demand] = {}
     for experiment in experiments:
         for model in experiment.models:
-            asked = _demand(experiment, model)
+            asked = _demand(experiment, model, data)
             if model not in demands or asked.total > demands[model].total:
                 demands[model] = asked
     large = any(demand.total > SMALL for demand in demands.values())
@@ -51,7 +52,7 @@ def checks(experiments: list[Experiment]) -> list[Check]:
     return [*found, Check(AREA, "estimate", "ok", FORMULA)] if large else found
 
 
-def _demand(experiment: Experiment, model: str) -> _Demand:
+def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:
     from harness.benchmarks import benchmark
     from harness.estimate.inputs import config_of, input_of
     from harness.estimate.samples import RESPONSE, TEXT
@@ -63,7 +64,7 @@ def _demand(experiment: Experiment, model: str) -> _Demand:
     tied = bool(config_of(info).get("tie_word_embeddings"))
     gradients = any(row.method == GRADIENTS for row in experiment.rows)
     found = []
-    for modality in {benchmark(name).modality for name in experiment.benchmarks}:
+    for modality in {benchmark(name, data).modality for name in experiment.benchmarks}:
         shown = input_of(info, experiment.settings_of(model), modality, experiment.frames_of(model))
         prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, max(RESPONSE.values()))
         asked = need(shape, prompt, tied=tied, gradients=gradients)

@@ -91,7 +91,7 @@ def _compressors(experiments: list[Experiment], data: Path | None) -> list[Check
                 made: Any = method_of(experiment, model, row, folder)
                 if not hasattr(made, "compressor"):
                     continue
-                for shows in sorted({benchmark(name).modality for name in experiment.benchmarks}):
+                for shows in sorted({benchmark(name, data).modality for name in experiment.benchmarks}):
                     name = f"{Path(model).name} compressor, {shows}s"
                     place = made.compressor and hub_id(made.compressor)
                     if place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.estimate.samples import PUBLISHED
@@ -27,13 +28,14 @@ class Cell:
 @dataclass(frozen=True)
 class Cells:
     """All cells. `undefined`: those that there are not, by model and benchmark. `notes`: what was assumed of them.
-    `sizes`: by benchmark, of its samples, where its data are here.
+    `sizes`: by benchmark, of its samples, where its data are here. `folder`: of the data.
     """
 
     cells: list[Cell]
     undefined: dict[tuple[str, str], int]
     notes: list[str]
     sizes: dict[str, Sizes] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def of_plan(plan: Plan, data: Data, store: Store) -> Cells:
@@ -52,7 +54,7 @@ def of_plan(plan: Plan, data: Data, store: Store) -> Cells:
         undefined[key] = undefined.get(key, 0) + len(plan.experiment.rows[each.row].keep)
     found = {name: sizes_of(data.open(name)) for name in plan.experiment.benchmarks}
     sizes = {name: each for name, each in found.items() if each is not None}
-    return Cells(cells, undefined, [f"{sentence}." for sentence in plan.left_out()], sizes)
+    return Cells(cells, undefined, [f"{sentence}." for sentence in plan.left_out()], sizes, data.folder)
 
 
 def of_published(experiment: Experiment, why: str) -> Cells:

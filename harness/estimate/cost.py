@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.estimate.cells import Cell, Cells
 from harness.estimate.inputs import input_of
@@ -14,6 +14,9 @@ from harness.estimate.samples import RESPONSE, TEXT
 from harness.estimate.sizes import LOOKED_AT, Sizes
 from harness.experiments import Experiment, Judge
 from harness.flops import PromptSize, Shape, count, shape_of
+
+if TYPE_CHECKING:
+    from harness.benchmarks import Benchmark
 
 GPU, PEAK, BANDWIDTH = "NVIDIA A100 80 GB", 312e12, 2.039e12
 """Its dense bfloat16 operations a second and bytes a second, as NVIDIA's data sheet has them."""
@@ -49,23 +52,30 @@ class Line:
 
 def lines(experiment: Experiment, cells: Cells) -> list[Line]:
     """The cost of every model and benchmark of an experiment, in its order. UserError as from `harness.flops.count`."""
+    from harness.benchmarks import benchmark
+
     found = []
     for model in experiment.models:
         for name in experiment.benchmarks:
             own = [cell for cell in cells.cells if (cell.model, cell.benchmark) == (model, name)]
             undefined = cells.undefined.get((model, name), 0)
             if own or undefined:
-                found.append(_line(experiment, model, name, own, undefined, cells.sizes.get(name)))
+                found.append(
+                    _line(experiment, model, benchmark(name, cells.folder), own, undefined, cells.sizes.get(name))
+                )
     return found
 
 
 def _line(
-    experiment: Experiment, model: str, name: str, cells: Sequence[Cell], undefined: int, sizes: Sizes | None
+    experiment: Experiment,
+    model: str,
+    entry: Benchmark,
+    cells: Sequence[Cell],
+    undefined: int,
+    sizes: Sizes | None,
 ) -> Line:
-    from harness.benchmarks import benchmark
     from harness.plan import info_of
 
-    entry = benchmark(name)
     info, frames = info_of(experiment, model), experiment.frames_of(model)
     shown = input_of(info, experiment.settings_of(model), entry.modality, frames, sizes)
     response = RESPONSE[entry.kind]
@@ -79,10 +89,10 @@ def _line(
         prefill, decoding, moved = _answer(shape, cell, prompt)
         flops += cell.lacking * (prefill + decoding)
         seconds += cell.lacking * (prefill / (PEAK * PREFILL) + moved / (BANDWIDTH * DECODE))
-    calls, dollars = _judged(experiment, name, entry.scored_as, response, answers)
+    calls, dollars = _judged(experiment, entry.name, entry.scored_as, response, answers)
     return Line(
         model,
-        name,
+        entry.name,
         len(lacking),
         len(cells) - len(lacking),
         undefined,

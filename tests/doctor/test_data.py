@@ -91,3 +91,11 @@ def test_image_benchmarks(tmp_path: Path) -> None:
     assert (
         found["MMStar"].state == "missing" and "MMStar.tsv does not exist; get it from https://" in found["MMStar"].said
     )
+
+
+def test_sets_that_are_none_of_the_papers(tmp_path: Path) -> None:
+    """A TSV of one's own has no md5 to be held against; what the kit reads from elsewhere is told as not looked at."""
+    layouts.tsv(tmp_path, "Mine", [layouts.choice_row(0)])
+    chosen = load("table2", "paper").model_copy(update={"benchmarks": ["Mine", "LongVideoBench"]})
+    (mine, other), _ = benchmarks.checks([chosen], tmp_path)
+    assert (mine.state, other.state) == ("ok", "warning") and other.said == "is not looked at before the run"
