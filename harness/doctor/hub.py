@@ -64,14 +64,14 @@ def half(repository: Repository, cache: Path | None = None) -> int:
 
 def ask(repositories: Sequence[Repository]) -> dict[Repository, Found]:
     """What the hub says of each, all asked at once; one that does not answer in time is told so."""
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants  # here, so that loading it is not part of the patience
 
     if constants.HF_HUB_OFFLINE:
         return {each: Found(problem="the hub is not asked, since HF_HUB_OFFLINE is set") for each in repositories}
     found: dict[Repository, Found] = {}
 
     def one(repository: Repository) -> None:
-        found[repository] = _asked(repository)
+        found[repository] = _asked(HfApi(), repository)
 
     threads = [threading.Thread(target=one, args=(each,), daemon=True) for each in dict.fromkeys(repositories)]
     for thread in threads:
@@ -88,13 +88,13 @@ def ask(repositories: Sequence[Repository]) -> dict[Repository, Found]:
     return {each: found.get(each, late) for each in repositories}
 
 
-def _asked(repository: Repository) -> Found:
-    from huggingface_hub import HfApi, constants
+def _asked(api: Any, repository: Repository) -> Found:
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = f"the hub at {constants.ENDPOINT}"
     try:
-        info: Any = HfApi().repo_info(
+        info: Any = api.repo_info(
             repository.name,
             repo_type=repository.kind,
             revision=repository.revision,
