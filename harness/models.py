@@ -151,6 +151,20 @@ def model_info(name: str) -> ModelInfo:
     return ModelInfo(name, family, str(folder))
 
 
+def checkpoint_folder(info: ModelInfo) -> Path | None:
+    """The folder of a checkpoint on this machine: its own, or that in the hub's cache; None where it is not there."""
+    folder = Path(info.path_or_hub_id)
+    if info.revision is None or folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(info.path_or_hub_id, revision=info.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def parse_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:
     """Takes ``Qwen2-VL-7B-Instruct+fastv:layer=2@0.25`` apart.
 

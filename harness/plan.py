@@ -195,12 +195,17 @@ def _load(path: Path, experiment: Experiment) -> Plan | None:
 
 def _key(experiment: Experiment, data: Path) -> str:
     """Digest of all that a plan is made from, without loading any of it."""
-    from harness.models import model_info
+    from harness.models import checkpoint_folder
 
-    models = {}
+    models: dict[str, Any] = {}
     for name in experiment.models:
-        folder = Path(model_info(name).path_or_hub_id)
-        models[name] = identity.folder_stamp(folder) if folder.is_dir() else str(model_info(name).revision)
+        info = info_of(experiment, name)
+        folder = Path(info.path_or_hub_id)
+        if folder.is_dir():
+            models[name] = identity.folder_stamp(folder)
+        else:  # of the hub's, the revision tells all but what was put beside it
+            found = checkpoint_folder(info)
+            models[name] = [info.revision, [identity.folder_stamp(each) for each in _beside(found)]]
     inputs = {
         "experiment": experiment.model_dump(
             mode="json", exclude={"max_samples", "title", "judge", "judges", "costs_at"}
@@ -218,6 +223,10 @@ def _key(experiment: Experiment, data: Path) -> str:
         "methods": identity.plugins(),
     }
     return digest(inputs)[:24]
+
+
+def _beside(checkpoint: Path | None) -> list[Path]:
+    return [] if checkpoint is None else sorted(path for path in checkpoint.glob("compressor-*") if path.is_dir())
 
 
 def _places(experiment: Experiment) -> list[Any]:

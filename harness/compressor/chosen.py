@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import identity
 from harness.experiments import Experiment, Row
+from harness.models import ModelInfo, checkpoint_folder
 from model_wrappers.compressor.hub import CONFIG, WEIGHTS, locate, media_folder
 from model_wrappers.errors import UserError
 from model_wrappers.registry import method, method_class
 
 if TYPE_CHECKING:
-    from harness.models import ModelInfo
     from model_wrappers.methods.base import Method
 
 FOLDER = "compressors"
@@ -83,20 +83,6 @@ def files_of(made: Method, info: ModelInfo) -> dict[str, list[str]]:
         folder.name: [identity.file_digest(path) for name in (CONFIG, WEIGHTS) if (path := folder / name).is_file()]
         for folder in folders
     }
-
-
-def checkpoint_folder(info: ModelInfo) -> Path | None:
-    """The folder of a checkpoint on this machine: its own, or that in the hub's cache; None where it is not there."""
-    folder = Path(info.path_or_hub_id)
-    if info.revision is None or folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(info.path_or_hub_id, revision=info.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def _place(made: Any, info: ModelInfo) -> Path | None:

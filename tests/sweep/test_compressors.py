@@ -191,3 +191,20 @@ def test_a_compressor_of_a_model_that_is_not_asked(tmp_path: Path, checkpoint: P
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="profiles.paper.compressors: unknown name 'Qwen2-VL-7B-Instruct'"):
         load(path, "paper")
+
+
+def test_a_plan_sees_a_compressor_put_into_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    model = "Qwen2-VL-7B-Instruct"
+    chosen = load(write_experiment(tmp_path, Path(model), ROWS, settings={"revision": COMMIT}), "paper")
+    (tmp_path / "data").mkdir()
+    root = tmp_path / "cache" / f"models--Qwen--{model}"
+    folder = root / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    keys = [plans._key(chosen, tmp_path / "data")]
+    for seed in (1, 2):
+        saved(folder / "compressor-video", seed=seed, mllm=model)
+        keys.append(plans._key(chosen, tmp_path / "data"))
+    assert len(set(keys)) == 3
