@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -400,10 +401,11 @@ def _dry_run(
 
     chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
     kept = Store(store)
-    if chosen.data == "micro" or (data is not None and not data.is_dir()):
-        return dry_run(*_prepare(experiment, profile, limit, data, store, match), kept)
     folder = data or PAPER  # what is lacking there is no mistake here: published numbers stand in for it
-    return dry_run(chosen, Data(chosen, folder, kept.pictures) if folder.is_dir() else None, kept)
+    if chosen.data == "micro" or (data is not None and not data.is_dir()):
+        folder = _prepare(experiment, profile, limit, data, store, match)[1].folder
+    with tempfile.TemporaryDirectory(prefix="retain-") as pictures:  # of the few samples that are looked at
+        return dry_run(chosen, Data(chosen, folder, Path(pictures)) if folder.is_dir() else None, kept)
 
 
 def _finish(result: SweepResult, data: Data, store: Store, judge_limit: float | None) -> bool:

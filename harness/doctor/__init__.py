@@ -15,6 +15,7 @@ __all__ = ["Check", "examine"]
 
 def examine(experiments: list[Experiment], data: Path | None, store: Path) -> list[Check]:
     """Every check that some experiment needs, in the order in which a user would mend them."""
+    from harness.data.sources import PAPER
     from harness.doctor import data as benchmarks
     from harness.doctor import disk, gpu, judges, models, packages
 
@@ -24,4 +25,4 @@ def examine(experiments: list[Experiment], data: Path | None, store: Path) -> li
     checkpoints, to_download = models.checks(experiments, data)
     sets, sizes = benchmarks.checks(experiments, data)
     found += [*gpu.checks(experiments, data), *checkpoints, *sets, *judges.checks(experiments)]
-    return [*found, *disk.checks(to_download, sizes, data, store)]
+    return [*found, *disk.checks(to_download, sizes, data or PAPER, store)]

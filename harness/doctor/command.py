@@ -17,7 +17,10 @@ def doctor(
         typer.Argument(metavar="[EXPERIMENT]...", help="default: every experiment that has the profile"),
     ] = None,
     profile: Annotated[str, typer.Option(help="which profile of the experiments")] = "micro",
-    data: Annotated[Path | None, typer.Option(help="folder of the data (micro: made under results/data)")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="folder of the data (default: results/data/paper; micro: results/data)"),
+    ] = None,
     store: Annotated[Path, typer.Option(help="where predictions, scores and tables lie")] = Path("results/runs"),
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:

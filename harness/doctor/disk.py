@@ -12,13 +12,11 @@ MARGIN = 1 << 30
 """Bytes that a run writes beside what it downloads: answers, plans, scores, tables."""
 
 
-def checks(weights: int, sets: int, data: Path | None, store: Path) -> list[Check]:
+def checks(weights: int, sets: int, data: Path, store: Path) -> list[Check]:
     """A line for each file system that something goes to: `weights` bytes to the hub's cache, `sets` to `data`."""
     from huggingface_hub import constants
 
-    wanted = [(Path(constants.HF_HUB_CACHE), weights, "weights"), (store, MARGIN, "answers")]
-    if data is not None:
-        wanted.append((data, sets, "data"))
+    wanted = [(Path(constants.HF_HUB_CACHE), weights, "weights"), (store, MARGIN, "answers"), (data, sets, "data")]
     needed: dict[int, list[tuple[Path, int, str]]] = {}
     for place, count, what in wanted:
         if count:

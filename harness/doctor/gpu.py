@@ -55,7 +55,7 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
 def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:
     from harness.benchmarks import benchmark
     from harness.estimate.inputs import config_of, input_of
-    from harness.estimate.samples import RESPONSE, TEXT
+    from harness.estimate.lengths import RESPONSE, TEXT
     from harness.flops import PromptSize, shape_of
     from harness.plan import info_of
 

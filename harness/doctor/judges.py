@@ -5,6 +5,8 @@ Asks for the list of models only: it costs nothing. The key is in one header of 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.doctor.check import Check
 from harness.experiments import Experiment, Judge
 from model_wrappers.errors import UserError
@@ -40,19 +42,30 @@ def _wordnet() -> Check:
 
 
 def _judge(judge: Judge, benchmarks: str) -> Check:
+    """What its server says; one whose last announced day has passed is at best a warning."""
+    from harness.judging.models import passed
+
+    assert judge.model is not None  # the loader saw to it
+    check = _answers(judge, judge.model, benchmarks)
+    if not (over := passed(judge.base_url, judge.model)):
+        return check
+    return replace(check, state="warning" if check.state == "ok" else check.state, said=f"{check.said}; {over}")
+
+
+def _answers(judge: Judge, model: str, benchmarks: str) -> Check:
     import requests
 
     from harness.scoring.judge import Judge as Client
     from harness.scoring.judge import JudgeConfig
 
-    name = f"{judge.model} for {benchmarks}"
+    name = f"{model} for {benchmarks}"
     try:
-        client = Client(JudgeConfig(judge.base_url, judge.model, judge.key_env))
+        endpoint = Client(JudgeConfig(judge.base_url, model, judge.key_env)).endpoint
     except UserError as error:
         return Check(AREA, name, "missing", str(error))
-    address = client.url.removesuffix("/chat/completions")
+    address = endpoint.base
     try:
-        response = requests.get(f"{address}/models", auth=client._sign, timeout=TIMEOUT, allow_redirects=False)
+        response = endpoint.models(TIMEOUT)
     except requests.exceptions.RequestException as error:  # whose text may hold the request
         return Check(AREA, name, "missing", f"{address} does not answer ({type(error).__name__})")
     if response.status_code in (401, 403):
@@ -65,6 +78,6 @@ def _judge(judge: Judge, benchmarks: str) -> Check:
     except (ValueError, KeyError, TypeError):
         said = f"{address} answers, and does not tell its models (HTTP {response.status_code})"
         return Check(AREA, name, "warning", said)
-    if judge.model not in models:
+    if model not in models:
         return Check(AREA, name, "missing", f"{address} answers and has no such model; it may have been retired")
     return Check(AREA, name, "ok", f"{address} answers and has it")

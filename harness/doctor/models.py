@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.data.sources import PAPER
 from harness.doctor import hub
 from harness.doctor.check import Check, size
 from harness.doctor.hub import Repository
@@ -84,7 +85,7 @@ def _compressors(experiments: list[Experiment], data: Path | None) -> list[Check
     from model_wrappers.compressor.hub import hub_id
 
     found = []
-    folder = data or Path("DATA")
+    folder = data or PAPER
     for experiment in experiments:
         for model in experiment.models:
             for row in experiment.rows:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.estimate.samples import PUBLISHED
+from harness.data.sources import SOURCES
 from harness.estimate.sizes import Sizes, sizes_of
 from harness.experiments import Experiment
+from harness.judging.estimate import Estimate, estimate, estimate_without_data
 from harness.plan import Data, Plan
 from harness.store import Store, missing
 
@@ -28,12 +29,14 @@ class Cell:
 @dataclass(frozen=True)
 class Cells:
     """All cells. `undefined`: those that there are not, by model and benchmark. `notes`: what was assumed of them.
-    `sizes`: by benchmark, of its samples, where its data are here. `folder`: of the data.
+    `judging`: what the judge of a benchmark will take, of those that have one. `sizes`: by benchmark, of its samples,
+    where its data are here. `folder`: of the data.
     """
 
     cells: list[Cell]
     undefined: dict[tuple[str, str], int]
     notes: list[str]
+    judging: dict[str, Estimate] = field(default_factory=dict)
     sizes: dict[str, Sizes] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -54,7 +57,8 @@ def of_plan(plan: Plan, data: Data, store: Store) -> Cells:
         undefined[key] = undefined.get(key, 0) + len(plan.experiment.rows[each.row].keep)
     found = {name: sizes_of(data.open(name)) for name in plan.experiment.benchmarks}
     sizes = {name: each for name, each in found.items() if each is not None}
-    return Cells(cells, undefined, [f"{sentence}." for sentence in plan.left_out()], sizes, data.folder)
+    judging = {each.benchmark: each for each in estimate(plan, data)}
+    return Cells(cells, undefined, [f"{sentence}." for sentence in plan.left_out()], judging, sizes, data.folder)
 
 
 def of_published(experiment: Experiment, why: str) -> Cells:
@@ -68,20 +72,31 @@ def of_published(experiment: Experiment, why: str) -> Cells:
 
     cells: list[Cell] = []
     undefined: dict[tuple[str, str], int] = {}
-    unknown = [name for name in experiment.benchmarks if name not in PUBLISHED]
+    unknown = [name for name in experiment.benchmarks if name not in SOURCES]
     for model in experiment.models:
         for row in experiment.rows:
             made = method(row.method, **row.fields)
             for retention in row.keep:
                 if (keep := keep_for(experiment.match, made, model, retention)) is None:
                     continue
-                for name in (name for name in experiment.benchmarks if name in PUBLISHED):
+                for name in (name for name in experiment.benchmarks if name in SOURCES):
                     if made.undefined(model_family(model), benchmark(name).modality):
                         undefined[model, name] = undefined.get((model, name), 0) + 1
                         continue
-                    count = min(PUBLISHED[name], experiment.max_samples or PUBLISHED[name])
+                    count = _samples(experiment, name)
                     cells.append(Cell(model, made, keep, name, count, count))
     notes = [f"Samples are the published numbers, and nothing counts as answered: {why}"]
     if unknown:
         notes.append(f"Left out, since nobody told how many samples they have: {', '.join(unknown)}.")
-    return Cells(cells, undefined, notes)
+    judging = {}
+    for name in (name for name in experiment.benchmarks if name in SOURCES):
+        own = sum(cell.benchmark == name for cell in cells)
+        asked = estimate_without_data(experiment, name, own, _samples(experiment, name))
+        if asked is not None:
+            judging[name] = asked
+    return Cells(cells, undefined, notes, judging)
+
+
+def _samples(experiment: Experiment, name: str) -> int:
+    """As many as are published, or as are asked for."""
+    return min(SOURCES[name].questions, experiment.max_samples or SOURCES[name].questions)

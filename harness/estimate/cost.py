@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.estimate.cells import Cell, Cells
 from harness.estimate.inputs import input_of
+from harness.estimate.lengths import RESPONSE, TEXT
 from harness.estimate.memory import BYTES, parameters
-from harness.estimate.prices import price_of
-from harness.estimate.samples import RESPONSE, TEXT
 from harness.estimate.sizes import LOOKED_AT, Sizes
 from harness.experiments import Experiment, Judge
 from harness.flops import PromptSize, Shape, count, shape_of
+from harness.judging.estimate import BYTES_A_TOKEN, REPLY_TOKENS, VERDICT_TOKENS, WORDS, Estimate, price_for
+from harness.judging.models import passed
 
 if TYPE_CHECKING:
     from harness.benchmarks import Benchmark
@@ -22,10 +23,6 @@ GPU, PEAK, BANDWIDTH = "NVIDIA A100 80 GB", 312e12, 2.039e12
 """Its dense bfloat16 operations a second and bytes a second, as NVIDIA's data sheet has them."""
 PREFILL, DECODE = 0.4, 0.3
 """Shares of these taken to be reached, by a prefill and by decoding with transformers' generate()."""
-ASKED = ("MMVet", "MMBench-Video", "ActivityNet-QA")
-"""Benchmarks, by how they are scored, whose judge is asked about every answer; others' where no choice can be read."""
-LETTERS, WORDS, VERDICT = 4, 20, 16
-"""Characters of a token, words of a question, tokens of a verdict: assumptions."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Line:
     visual: int
     flops: float
     seconds: float
-    calls: int
-    dollars: float | None
+    calls: int = 0
+    dollars: float | None = 0.0
 
 
 def lines(experiment: Experiment, cells: Cells) -> list[Line]:
@@ -60,9 +57,8 @@ def lines(experiment: Experiment, cells: Cells) -> list[Line]:
             own = [cell for cell in cells.cells if (cell.model, cell.benchmark) == (model, name)]
             undefined = cells.undefined.get((model, name), 0)
             if own or undefined:
-                found.append(
-                    _line(experiment, model, benchmark(name, cells.folder), own, undefined, cells.sizes.get(name))
-                )
+                line = _line(experiment, model, benchmark(name, cells.folder), own, undefined, cells.sizes.get(name))
+                found.append(_judged(line, cells.judging.get(name)))
     return found
 
 
@@ -89,7 +85,6 @@ def _line(
         prefill, decoding, moved = _answer(shape, cell, prompt)
         flops += cell.lacking * (prefill + decoding)
         seconds += cell.lacking * (prefill / (PEAK * PREFILL) + moved / (BANDWIDTH * DECODE))
-    calls, dollars = _judged(experiment, entry.name, entry.scored_as, response, answers)
     return Line(
         model,
         entry.name,
@@ -101,9 +96,16 @@ def _line(
         shown.visual,
         flops,
         seconds,
-        calls,
-        dollars,
     )
+
+
+def _judged(line: Line, asked: Estimate | None) -> Line:
+    """With its share of what the judge of its benchmark will take: of all of a model's cells, also those answered."""
+    if asked is None or not asked.calls:
+        return line
+    calls = (line.new + line.answered) * line.samples
+    dollars = None if asked.dollars is None else asked.dollars * calls / asked.calls
+    return replace(line, calls=calls, dollars=dollars)
 
 
 def _vision(shape: Shape, prompt: PromptSize) -> float:
@@ -131,30 +133,6 @@ def _answer(shape: Shape, cell: Cell, prompt: PromptSize) -> tuple[float, float,
     return prefill, prompt.response * step, prompt.response * BYTES * (weights + cache)
 
 
-def _judged(experiment: Experiment, name: str, scored_as: str, response: int, answers: int) -> tuple[int, float | None]:
-    """Calls of a benchmark's judge for so many answers, and their price in US dollars."""
-    judge = experiment.judge_of(name)
-    if not isinstance(judge, Judge) or scored_as not in ASKED:
-        return 0, 0.0
-    price = price_of(judge.model)
-    return answers, None if price is None else answers * price.of(_asked(scored_as, response), VERDICT)
-
-
-def _asked(scored_as: str, response: int) -> float:
-    """Tokens of what a judge is asked about one answer: its protocol's own words around a question of `WORDS` words."""
-    from harness.scoring import protocols
-
-    words, reply = " ".join(["words"] * WORDS), "x" * LETTERS * response
-    line: dict[str, Any] = {"question": words, "answer": words}
-    questions = {
-        "MMVet": lambda: protocols.correctness_score(line, reply),
-        "MMBench-Video": lambda: protocols.rating(line, reply),
-        "ActivityNet-QA": lambda: protocols.correctness(words, words, reply),
-    }
-    asked = questions[scored_as]()
-    return (len(asked.system) + len(asked.prompt)) / LETTERS
-
-
 def assumptions(experiment: Experiment, found: Sequence[Line]) -> list[str]:
     """What the numbers rest on, in sentences."""
     notes = [
@@ -167,19 +145,27 @@ def assumptions(experiment: Experiment, found: Sequence[Line]) -> list[str]:
         f"{BANDWIDTH / 1e12:.2f} TB/s at {DECODE:.0%} in decoding. Reading videos and loading weights are not in them.",
     ]
     if any(line.calls for line in found):
-        from harness.estimate.prices import DATE, PAGE
-
-        judges = sorted(
-            {judge.model for line in found if isinstance(judge := experiment.judge_of(line.benchmark), Judge)}
-        )
-        told = [f"{name} {_told(name)}" for name in judges]
-        notes.append(
-            f"Judge: a call an answer, its protocol's own words and {VERDICT} tokens of verdict, {LETTERS} characters "
-            f"a token; repeated calls are not in it. Prices of {DATE} ({PAGE}): {', '.join(told)}."
-        )
+        notes += _judges(experiment, {line.benchmark: None for line in found if line.calls})
     return notes
 
 
-def _told(model: str) -> str:
-    price = price_of(model)
-    return "not known" if price is None else f"{price.prompt:g} and {price.reply:g} USD a million tokens"
+def _judges(experiment: Experiment, benchmarks: Iterable[str]) -> list[str]:
+    """What is assumed of judges, what their tokens cost, and which of them may be served no more."""
+    found = [judge for name in benchmarks if isinstance(judge := experiment.judge_of(name), Judge)]
+    judges = {str(judge.model): judge for judge in found}
+    told = ", ".join(f"{name} {_price(judge)}" for name, judge in sorted(judges.items()))
+    notes = [
+        f"Judge: at most a call an answer, those that are there and judged included; its protocol's own words around "
+        f"the question (without the data: of {WORDS} words), {REPLY_TOKENS} tokens of answer, {VERDICT_TOKENS} of "
+        f"verdict, {BYTES_A_TOKEN} bytes a token. Prices: {told}."
+    ]
+    clauses = [passed(judge.base_url, name) for name, judge in sorted(judges.items())]
+    return [*notes, *(f"Judge: {clause}." for clause in clauses if clause)]
+
+
+def _price(judge: Judge) -> str:
+    price = price_for(judge)
+    if price is None:
+        return "not known"
+    dated = f"{price.source}, {price.date}" if price.date else price.source
+    return f"{price.prompt:g} and {price.completion:g} USD a million tokens ({dated})"

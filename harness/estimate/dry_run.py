@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness import plan as plans
+from harness.data.sources import PAPER
 from harness.estimate.cells import Cells, of_plan, of_published
 from harness.estimate.cost import Line, assumptions, lines
 from harness.experiments import Experiment
@@ -32,7 +33,7 @@ def dry_run(experiment: Experiment, data: Data | None, store: Store) -> str:
 
 def _cells(experiment: Experiment, data: Data | None, store: Store) -> Cells:
     if data is None:
-        return of_published(experiment, "no data folder is given (--data).")
+        return of_published(experiment, f"{PAPER} has no data; `retain data` gets it, --data names another folder.")
     try:
         plan = plans.make(experiment, data, store, keep=False)
     except UserError as error:

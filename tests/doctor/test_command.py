@@ -43,7 +43,7 @@ def test_the_papers_profile_says_what_is_missing(said: Said, tmp_path: Path, mon
     models = ["llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"]
     assert {("models", name) for name in models} <= missing
     assert {("models", f"{name} compressor, videos") for name in models} <= missing
-    assert ("data", "Video-MME") in missing and ("judge", "gpt-3.5-turbo for ActivityNet-QA") in missing
+    assert ("data", "Video-MME") in missing and ("judge", "gpt-3.5-turbo-0125 for ActivityNet-QA") in missing
     assert "sk-a-key" not in out
     status, out, _ = said("table3", "--profile", "paper", "--store", tmp_path / "runs")
     assert status == 1 and f"Missing: {len(missing)}, which a run needs." in out and "sk-a-key" not in out
@@ -58,7 +58,7 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """What goes to one file system is added up, and held against what is free there."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "not" / "yet"))
     free = shutil.disk_usage(tmp_path).free
-    (check,) = disk.checks(1 << 20, 0, None, tmp_path / "runs")
+    (check,) = disk.checks(1 << 20, 0, tmp_path / "data", tmp_path / "runs")
     assert check.state == "ok" and check.said.startswith("1.0 MiB of weights and 1.0 GiB of answers to come, ")
     (check,) = disk.checks(free // 2, free // 2, tmp_path, tmp_path / "runs")
     assert check.state == "missing", "half for the weights, half for the data, and a gigabyte of answers"

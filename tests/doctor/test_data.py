@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from harness.data.sources import PAPER, SOURCES, command
+from harness.data.state import missing
 from harness.doctor import data as benchmarks
 from harness.doctor.check import Check
 from harness.experiments import load
@@ -45,21 +47,34 @@ def test_all_there(hub: Hub, tmp_path: Path) -> None:
         lay_out(folder)
     before = sorted(str(path) for path in folder.rglob("*"))
     found, size = look(folder)
-    assert {name: check.state for name, check in found.items()} == dict.fromkeys(LAID_OUT, "ok")
-    assert found["NExT-QA-MC"].said == "4 questions about 2 videos, all there"
-    assert size == 0 and hub.asked == []
+    archived = {"Video-MME", "MMBench-Video"}
+    assert {name: check.state for name, check in found.items()} == {
+        name: "warning" if name in archived else "ok" for name in LAID_OUT
+    }
+    assert found["NExT-QA-MC"].said == f"is in {folder / 'NExT-QA'}"
+    assert all("video is not unpacked, `retain data" in found[name].said for name in archived)
+    packed = [path for path in (folder / "hub").rglob("*") if path.suffix in (".zip", ".pkl")]
+    files = [file for known in SOURCES.values() for file in known.files]
+    assert all((folder / file.place).is_file() for file in files if file.needed)
+    assert size == sum(path.stat().st_size for path in packed) and hub.asked == []
     assert sorted(str(path) for path in folder.rglob("*")) == before, "nothing is unpacked or written"
 
 
-def test_nothing_there(hub: Hub, tmp_path: Path) -> None:
-    for data, why in ((None, "no data folder is given"), (tmp_path / "none", "there is no folder")):
+def test_nothing_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `retain run` says it, without --data too; and the disk that it takes: what is unpacked, twice."""
+    monkeypatch.chdir(tmp_path)
+    for data, place, option in ((None, tmp_path / PAPER, ""), (tmp_path / "none", tmp_path / "none", " --data ")):
         found, size = look(data)
         assert list(found) == list(LAID_OUT) and {check.state for check in found.values()} == {"missing"}
-        assert all(check.said.startswith(why) for check in found.values())
-        assert "goes to DATA/NExT-QA/test.csv and map_vid_vidorID.json; videos in" in found["NExT-QA-MC"].said
-        assert "DATA/hub/datasets--OpenGVLab--MVBench; the hub has it: 2.9 KiB" in found["MVBench"].said
+        for name, told in zip(LAID_OUT, missing(LAID_OUT, place), strict=True):
+            assert f"{name}: {found[name].said}".startswith(told), told
+            assert f"`retain data {name}{option}" in found[name].said
+        assert f"put them into {place}/NExT-QA/NExTVideo" in found["NExT-QA-MC"].said
+        assert found["MVBench"].said.endswith("the hub has it: 2.9 KiB")
         assert "has no dataset lmms-lab/Video-MME" in found["Video-MME"].said
-        assert size == 3000
+        assert found["Video-MME"].said.endswith("it is about 95 GB")
+        files = sum(file.size for known in SOURCES.values() for file in known.files if file.needed)
+        assert size == 3000 + 2 * 95 * 10**9 + files
 
 
 def test_half_there(hub: Hub, tmp_path: Path) -> None:
@@ -70,16 +85,14 @@ def test_half_there(hub: Hub, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-40])
     blobs = folder / "hub" / "datasets--OpenGVLab--MVBench" / "blobs"
     (blobs / "0123.incomplete").write_bytes(b"a part")
-    next((folder / "NExT-QA" / "NExTVideo").rglob("*.mp4")).unlink()
-    next((folder / "ActivityNet-QA").glob("test_a.json")).write_text("[{")
+    (folder / "NExT-QA" / "NExTVideo" / "4001.mp4").unlink()
+    next((folder / "ActivityNet-QA").glob("test_q.json")).write_text("[{")
     found, _ = look(folder)
     states = {name: check.state for name, check in found.items()}
-    assert states == {name: "ok" if name == "MMBench-Video" else "missing" for name in LAID_OUT} | {
-        "NExT-QA-OE": states["NExT-QA-OE"]
-    }
+    assert states == dict.fromkeys(LAID_OUT, "missing") | {"MMBench-Video": "warning"}
     assert f"{archive} is no whole zip file" in found["Video-MME"].said
-    assert "1 files are half downloaded; `hf download OpenGVLab/MVBench" in found["MVBench"].said
-    assert "which is not there: no " in found["NExT-QA-MC"].said
+    assert "its download was not finished, `retain data MVBench" in found["MVBench"].said
+    assert "1 of its videos (4001.mp4 is the first) must be placed by hand" in found["NExT-QA-MC"].said
     assert "cannot be read as JSON" in found["ActivityNet-QA"].said
     assert hub.asked == [], "what has begun is not asked for"
 
@@ -88,14 +101,12 @@ def test_image_benchmarks(tmp_path: Path) -> None:
     layouts.mme(tmp_path)
     found, _ = look(tmp_path, "table2")
     assert found["MME"].state == "missing" and "has not the md5 that VLMEvalKit knows" in found["MME"].said
-    assert (
-        found["MMStar"].state == "missing" and "MMStar.tsv does not exist; get it from https://" in found["MMStar"].said
-    )
+    assert found["MMStar"].state == "missing"
+    assert found["MMStar"].said == f"{tmp_path}/LMUData/MMStar.tsv is not there, {command('MMStar', tmp_path)} gets it"
 
 
 def test_sets_that_are_none_of_the_papers(tmp_path: Path) -> None:
-    """A TSV of one's own has no md5 to be held against; what the kit reads from elsewhere is told as not looked at."""
     layouts.tsv(tmp_path, "Mine", [layouts.choice_row(0)])
     chosen = load("table2", "paper").model_copy(update={"benchmarks": ["Mine", "LongVideoBench"]})
-    (mine, other), _ = benchmarks.checks([chosen], tmp_path)
-    assert (mine.state, other.state) == ("ok", "warning") and other.said == "is not looked at before the run"
+    found, _ = benchmarks.checks([chosen], tmp_path)
+    assert [(each.state, each.said) for each in found] == [("warning", "is not looked at before the run")] * 2

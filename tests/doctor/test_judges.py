@@ -49,7 +49,7 @@ def desk() -> Iterator[Desk]:
 
 
 def asked(url: str, model: str = "gpt-4-turbo", **more: Any) -> Experiment:
-    judge = Judge(base_url=url, model=model, **more)
+    judge = Judge(base_url=url, model=model, **{"key_env": "OPENAI_API_KEY", **more})
     return load("table2", "paper").model_copy(update={"judges": {"MMVet": judge}})
 
 
@@ -93,6 +93,21 @@ def test_no_key_asks_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None
     assert (check.state, desk.keys) == ("missing", [])
     assert check.said == "judge gpt-4-turbo: the environment variable OPENAI_API_KEY with its key is not set"
     assert look(desk.url, key_env=None).state == "ok", "a server of one's own may want none"
+
+
+def test_one_whose_last_day_has_passed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said whether it still answers or not; of a server of one's own nobody announced anything."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    old = "gpt-4-1106-preview"
+    over = f"OpenAI announced 2026-03-26 as the last day of {old}, and another judge gives other numbers"
+    desk.body = json.dumps({"data": [{"id": old}]})
+    assert look(desk.url, model=old).said == f"{desk.url} answers and has it"
+    monkeypatch.setattr("harness.judging.models.is_openai", lambda _: True)
+    check = look(desk.url, model=old)
+    assert (check.state, check.said) == ("warning", f"{desk.url} answers and has it; {over}")
+    desk.body = json.dumps({"data": []})
+    check = look(desk.url, model=old)
+    assert check.state == "missing" and check.said.endswith(f"it may have been retired; {over}")
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import pytest
 from harness import plan as plans
 from harness import sweep
 from harness.cli import main
+from harness.data.sources import SOURCES
 from harness.estimate import cost
 from harness.estimate.cells import of_plan, of_published
 from harness.estimate.cost import lines
-from harness.estimate.prices import price_of
-from harness.estimate.samples import PUBLISHED
-from harness.experiments import load
+from harness.experiments import Judge, load
+from harness.experiments.schema import JudgePrice
 from harness.flops import PromptSize, count, shape_of
+from harness.judging.estimate import BYTES_A_TOKEN, REPLY_TOKENS, VERDICT_TOKENS, WORDS, estimate
 from harness.plan import Data
+from harness.scoring import protocols
 from harness.store import Store
 from model_wrappers.registry import method
 from tests.benchmarks import layouts
@@ -83,22 +86,31 @@ def test_it_tells_what_the_run_then_does(
     assert [after[name].answered for name in BOTH] == [4, 3]
 
 
-def test_the_papers_profile_without_its_data(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_papers_profile_without_its_data(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["run", "table3", "--profile", "paper", "--dry-run", "--store", str(tmp_path / "runs")]) == 0
     out = capfd.readouterr().out
     table = rows_of(out)
     chosen = load("table3", "paper")
+    cells = sum(len(row.keep) for row in chosen.rows)
+    assert cells == 1 + 5 * 3
     for model in chosen.models:
         for name in chosen.benchmarks:
             new, answered, undefined, samples, answers = map(int, table[model, name][:5])
-            assert (new, answered, undefined) == (7, 0, 0) and answers == 7 * samples == 7 * PUBLISHED[name]
+            assert (new, answered, undefined) == (cells, 0, 0) and answers == cells * samples == cells * SOURCES[
+                name
+            ].questions
     tokens = {model: {table[model, name][5] for name in chosen.benchmarks} for model in chosen.models}
     assert list(tokens.values()) == [{"1569"}, {"1296"}, {"1568"}]
-    assert "Samples are the published numbers, and nothing counts as answered: no data folder is given (--data)" in out
+    assert "Samples are the published numbers, and nothing counts as answered: results/data/paper has no data; `" in out
     assert "GPU hours are an estimate for one NVIDIA A100 80 GB" in out
-    assert "gpt-4-turbo 10 and 30 USD a million tokens" in out and "https://platform.openai.com" in out
+    assert "gpt-4-1106-preview 10 and 30 USD a million tokens (OpenAI's price list" in out
+    assert "Judge: OpenAI announced 2026-03-26 as the last day of gpt-4-1106-preview" in out
     total = table["All", ""]
-    assert (total[0], total[4]) == ("126", str(sum(7 * 3 * count for count in map(PUBLISHED.get, chosen.benchmarks))))  # type: ignore[misc]
+    answers = sum(3 * cells * SOURCES[name].questions for name in chosen.benchmarks)
+    assert (total[0], total[4]) == (str(3 * 6 * cells), str(answers))
 
 
 def test_without_a_compressor_it_says_where_the_run_would_stop(
@@ -139,16 +151,47 @@ def test_operations_and_hours_are_sums_over_answers() -> None:
 
 def test_a_judges_price_is_known_or_said_not_to_be() -> None:
     chosen = load("table3", "paper").model_copy(update={"models": [QWEN], "benchmarks": ["ActivityNet-QA"]})
+    calls = sum(len(row.keep) for row in chosen.rows) * 8000
     (line,) = lines(chosen, of_published(chosen, ""))
-    asked = cost._asked("ActivityNet-QA", 32)
-    assert 250 < asked < 600, "tokens of the Video-ChatGPT protocol"
-    price = price_of("gpt-3.5-turbo")
-    assert price is not None and line.calls == 7 * 8000
-    assert line.dollars == pytest.approx(7 * 8000 * (asked * 0.5 + 16 * 1.5) / 1e6)
-    other = chosen.judge_of("ActivityNet-QA").model_copy(update={"model": "my-judge"})  # type: ignore[union-attr]
-    chosen = chosen.model_copy(update={"judges": {"ActivityNet-QA": other}})
-    (line,) = found = lines(chosen, of_published(chosen, ""))
-    assert line.dollars is None and any("my-judge not known" in note for note in cost.assumptions(chosen, found))
+    words = " ".join(["words"] * WORDS)
+    asked = protocols.activitynet({"question": words, "answer": words}, "")
+    tokens = (len(asked.system) + len(asked.prompt)) // BYTES_A_TOKEN + REPLY_TOKENS
+    assert 250 < tokens < 600 and line.calls == calls
+    assert line.dollars == pytest.approx(calls * (tokens * 0.5 + VERDICT_TOKENS * 1.5) / 1e6)
+    own = JudgePrice(prompt=0, completion=2)
+    for judge, dollars, said in (
+        ({"model": "my-judge", "price": None}, None, "my-judge not known"),
+        (
+            {"model": "m", "price": own},
+            calls * VERDICT_TOKENS * 2e-6,
+            "m 0 and 2 USD a million tokens (the exp",
+        ),
+    ):
+        other = chosen.judge_of("ActivityNet-QA").model_copy(update=judge)  # type: ignore[union-attr]
+        chosen = chosen.model_copy(update={"judges": {"ActivityNet-QA": other}})
+        (line,) = found = lines(chosen, of_published(chosen, ""))
+        assert line.dollars == (dollars and pytest.approx(dollars))
+        assert any(said in note for note in cost.assumptions(chosen, found))
+
+
+def test_with_the_data_a_judge_is_asked_as_the_plan_says(tmp_path: Path) -> None:
+    """Each model has its share of what `harness.judging.estimate` makes of the plan."""
+    layouts.activitynet(tmp_path / "data")
+    path = write_experiment(tmp_path, tiny_qwen2_vl(), ROWS, ("ActivityNet-QA",))
+    judge = Judge(base_url="http://127.0.0.1:9/v1", model="m", price=JudgePrice(prompt=10, completion=30))
+    chosen = load(path, "paper").model_copy(update={"judge": judge})
+    data, store = Data(chosen, tmp_path / "data"), Store(tmp_path / "runs")
+    plan = plans.make(chosen, data, store, keep=False)
+    (asked,), cells = estimate(plan, data), of_plan(plan, data, store)
+    (line,) = lines(chosen, cells)
+    assert (line.calls, line.dollars) == (asked.calls, asked.dollars) and line.calls == 4 * 2 and asked.dollars
+    twice = replace(
+        cells,
+        cells=[*cells.cells, *(replace(cell, model=QWEN) for cell in cells.cells)],
+        judging={asked.benchmark: replace(asked, calls=16, dollars=2 * asked.dollars)},
+    )
+    both = lines(chosen.model_copy(update={"models": [*chosen.models, QWEN]}), twice)
+    assert [(line.calls, line.dollars) for line in both] == [(8, pytest.approx(asked.dollars))] * 2
 
 
 def test_no_weights_are_loaded(data: Path, tmp_path: Path) -> None:
