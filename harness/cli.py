@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ import typer
 
 from harness.data.command import data
 from harness.disk import refusal
+from harness.doctor.command import doctor
 from harness.flops.command import flops
 from harness.matching import MATCHED, Match
 from harness.signals import interrupting
@@ -86,8 +88,14 @@ def run(
     ray: RayOption = None,
     match: MatchOption = None,
     judge_limit: JudgeLimitOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what the run would do and cost; nothing is asked or written")
+    ] = False,
 ) -> None:
     """Answer what is missing of an experiment, score it, print its table and write it to STORE/tables."""
+    if dry_run:
+        print(_dry_run(experiment, profile, limit, data, store, match), end="")
+        return
     from harness import plan as plans
     from harness import results, sweep
     from harness.matching import impossible
@@ -276,6 +284,7 @@ def list_names() -> None:
 
 app.command()(flops)
 app.command()(data)
+app.command()(doctor)
 
 
 @app.command(context_settings=PASS_ON)
@@ -380,6 +389,24 @@ def _prepare(
             raise typer.Exit(MISTAKEN)
     assert data is not None
     return chosen, Data(chosen, data, Store(store).pictures)
+
+
+def _dry_run(
+    experiment: str, profile: str, limit: int | None, data: Path | None, store: Path, match: Match | None
+) -> str:
+    from harness import experiments
+    from harness.data.sources import PAPER
+    from harness.estimate.dry_run import dry_run
+    from harness.plan import Data
+    from harness.store import Store
+
+    chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
+    kept = Store(store)
+    folder = data or PAPER  # what is lacking there is no mistake here: published numbers stand in for it
+    if chosen.data == "micro" or (data is not None and not data.is_dir()):
+        folder = _prepare(experiment, profile, limit, data, store, match)[1].folder
+    with tempfile.TemporaryDirectory(prefix="retain-") as pictures:  # of the few samples that are looked at
+        return dry_run(chosen, Data(chosen, folder, Path(pictures)) if folder.is_dir() else None, kept)
 
 
 def _finish(result: SweepResult, data: Data, store: Store, judge_limit: float | None) -> bool:

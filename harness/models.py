@@ -35,7 +35,8 @@ class ModelInfo:
     """``model_type`` of its config.json, a key of `model_wrappers.families.FAMILIES`."""
     path_or_hub_id: str
     revision: str | None = None
-    """Commit (or `UNPINNED`) on the hub; None for a local folder, which its content identifies."""
+    """Commit (or `UNPINNED`) on the hub; None for a local folder, which its content identifies. An experiment's
+    `model_settings` may say another."""
     defaults: dict[str, Any] = field(default_factory=dict)
     """Settings of the family's class, where a caller says nothing else."""
 
@@ -86,12 +87,19 @@ _KNOWN = {
             _PAPER,
         ),
         *(
-            ModelInfo(name, "llava_onevision", f"llava-hf/{name}", UNPINNED, _FRAMES)
-            for name in ("llava-onevision-qwen2-0.5b-ov-hf", "llava-onevision-qwen2-7b-ov-hf")
+            ModelInfo(name, "llava_onevision", f"llava-hf/{name}", revision, _FRAMES)
+            for name, revision in (
+                ("llava-onevision-qwen2-0.5b-ov-hf", "74dd0bf867a4cda7950c17663794267c60cf4b40"),
+                ("llava-onevision-qwen2-7b-ov-hf", "0d50680527681998e456c7b78950205bedd8a068"),
+            )
         ),
         *(
-            ModelInfo(name, "llava_llama", f"Efficient-Large-Model/{name}", UNPINNED, _FRAMES)
-            for name in ("Llama-3-VILA1.5-8b", "Llama-3-VILA1.5-8B-Fix")
+            ModelInfo(name, "llava_llama", f"Efficient-Large-Model/{name}", revision, _FRAMES)
+            for name, revision in (
+                # Of one public copy only, where the others' commits stand in many.
+                ("Llama-3-VILA1.5-8b", "40f9b452727d7fd944f3f8a65274d87d76fc2676"),
+                ("Llama-3-VILA1.5-8B-Fix", UNPINNED),
+            )
         ),
     )
 }
@@ -105,6 +113,11 @@ def model_names() -> list[str]:
 def known_place(name: str) -> str | None:
     """Where the known model of that name lies, a folder or on the hub; None for any other. Nothing is looked at."""
     return _KNOWN[name].path_or_hub_id if name in _KNOWN else None
+
+
+def on_hub(name: str) -> bool:
+    """Whether the model of that name is taken from the hub, and not from a folder. Nothing is looked at."""
+    return name in _KNOWN and _KNOWN[name].revision is not None
 
 
 def model_family(name: str) -> str:
@@ -136,6 +149,20 @@ def model_info(name: str) -> ModelInfo:
     if family not in FAMILIES:
         raise UserError(f"{folder} is a {family} checkpoint; families that can be cut: {', '.join(sorted(FAMILIES))}.")
     return ModelInfo(name, family, str(folder))
+
+
+def checkpoint_folder(info: ModelInfo) -> Path | None:
+    """The folder of a checkpoint on this machine: its own, or that in the hub's cache; None where it is not there."""
+    folder = Path(info.path_or_hub_id)
+    if info.revision is None or folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(info.path_or_hub_id, revision=info.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def parse_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:

@@ -144,9 +144,9 @@ class Data:
         return self._evidence[name]
 
 
-def make(experiment: Experiment, data: Data, store: Store) -> Plan:
-    """The plan of an experiment: from the store where one was made from the very same inputs, else made anew and kept
-    there.
+def make(experiment: Experiment, data: Data, store: Store, *, keep: bool = True) -> Plan:
+    """The plan of an experiment: from the store where one was made from the very same inputs, else made anew and, with
+    `keep`, kept there.
 
     Raises UserError for data, checkpoints or methods that cannot be used.
     """
@@ -157,7 +157,7 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
     plan = _load(path, experiment) or _resolve(experiment, data)
     # Opening a benchmark may unpack files, so the stamp to keep it under is taken afterwards.
     path = store.root / "plans" / f"{_key(experiment, data.folder)}.json"
-    if not path.exists():
+    if keep and not path.exists():
         cells = [dataclasses.asdict(cell) for cell in plan.cells]
         undefined = [dataclasses.asdict(each) for each in plan.undefined]
         content = {"samples": plan.samples, "clusters": plan.clusters, "cells": cells, "undefined": undefined}
@@ -168,11 +168,21 @@ def make(experiment: Experiment, data: Data, store: Store) -> Plan:
     return dataclasses.replace(plan, samples=samples, clusters=clusters)
 
 
+def info_of(experiment: Experiment, model: str) -> Any:
+    """The `ModelInfo` of a model, at the revision that the experiment asks for. UserError as from `model_info`."""
+    from harness.models import model_info
+
+    info = model_info(model)
+    return dataclasses.replace(info, revision=experiment.revision_of(model) or info.revision)
+
+
 def open_settings(experiment: Experiment, model: str) -> dict[str, Any]:
     """What an experiment says to `harness.models.open_model` about a model, beyond the model's own entry."""
     settings: dict[str, Any] = {"dtype": experiment.dtype, "attn_implementation": experiment.attention}
     if experiment.max_new_tokens is not None:
         settings["max_new_tokens"] = experiment.max_new_tokens
+    if (revision := experiment.revision_of(model)) is not None:
+        settings["revision"] = revision
     return settings | experiment.settings_of(model)
 
 
@@ -190,17 +200,22 @@ def _load(path: Path, experiment: Experiment) -> Plan | None:
 
 def _key(experiment: Experiment, data: Path) -> str:
     """Digest of all that a plan is made from, without loading any of it."""
-    from harness.models import model_info
+    from harness.models import checkpoint_folder
 
-    models = {}
+    models: dict[str, Any] = {}
     for name in experiment.models:
-        folder = Path(model_info(name).path_or_hub_id)
-        models[name] = identity.folder_stamp(folder) if folder.is_dir() else str(model_info(name).revision)
+        info = info_of(experiment, name)
+        folder = Path(info.path_or_hub_id)
+        if folder.is_dir():
+            models[name] = identity.folder_stamp(folder)
+        else:  # of the hub's, the revision tells all but what was put beside it
+            found = checkpoint_folder(info)
+            models[name] = [info.revision, [identity.folder_stamp(each) for each in _beside(found)]]
     inputs = {
         "experiment": experiment.model_dump(
             mode="json", exclude={"max_samples", "title", "judge", "judges", "costs_at"}
         ),
-        "compressors": [_stamp_of(value) for row in experiment.rows for value in row.fields.values()],
+        "compressors": [_stamp_of(value) for value in _places(experiment)],
         "models": models,
         "data": [str(data), identity.folder_stamp(data, leave_out=_derived(data))],
         "code": identity.code_stamp(HARNESS, HARNESS.parent / "model_wrappers"),
@@ -219,16 +234,23 @@ def _derived(data: Path) -> list[str]:
     return [str(path.relative_to(data)) for pattern in DERIVED for path in data.glob(pattern)]
 
 
+def _beside(checkpoint: Path | None) -> list[Path]:
+    return [] if checkpoint is None else sorted(path for path in checkpoint.glob("compressor-*") if path.is_dir())
+
+
+def _places(experiment: Experiment) -> list[Any]:
+    return [value for row in experiment.rows for value in row.fields.values()] + list(experiment.compressors.values())
+
+
 def _stamp_of(value: Any) -> str:
     return identity.folder_stamp(Path(value)) if isinstance(value, str) and Path(value).is_dir() else str(value)
 
 
 def _resolve(experiment: Experiment, data: Data) -> Plan:
+    from harness.compressor.chosen import method_of, named, untaught
     from harness.matching import keep_for
-    from harness.models import model_info
-    from model_wrappers.registry import method
 
-    infos = {name: model_info(name) for name in experiment.models}
+    infos = {name: info_of(experiment, name) for name in experiment.models}
     model_parts = {name: _model_settings(experiment, info) for name, info in infos.items()}
     opened = {name: data.open(name) for name in experiment.benchmarks}
     messages = {name: _messages(opened[name]) for name in experiment.benchmarks}
@@ -237,15 +259,15 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
     cells, undefined = [], []
     for model, info in infos.items():
         for number, row in enumerate(experiment.rows):
-            made = method(row.method, **row.fields)
+            made = method_of(experiment, model, row, data.folder)
             why = {
-                name: made.undefined(info.family, shows[name]) or _untaught(made, info, shows[name])
+                name: made.undefined(info.family, shows[name]) or untaught(made, info, shows[name], data.folder)
                 for name in experiment.benchmarks
             }
             undefined += [Undefined(model, number, name, reason) for name, reason in why.items() if reason]
             if all(why.values()):
                 continue
-            method_part = _method_settings(row, info)
+            method_part = _method_settings(row, info, made, named(experiment, model, row))
             for retention in row.keep:
                 keep = keep_for(experiment.match, made, model, retention)
                 if keep is None:
@@ -268,16 +290,6 @@ def _messages(opened: Any) -> list[Any]:
         except (SampleError, UserError) as error:
             found.append(str(error))
     return found
-
-
-def _untaught(made: Any, info: Any, shows: str) -> str | None:
-    """Why a method that takes the checkpoint's own compressor has none, where there is one for other media only."""
-    if getattr(made, "compressor", "none to take") is not None:
-        return None
-    found = sorted(path.name for path in Path(info.path_or_hub_id).glob("compressor-*") if path.is_dir())
-    if not found or f"compressor-{shows}" in found:
-        return None
-    return f"its checkpoint has {' and '.join(found)} and none for {shows}s"
 
 
 def _shows(modality: str, messages: list[Any]) -> str:
@@ -311,6 +323,8 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
     import torch
 
     folder = Path(info.path_or_hub_id)
+    generation = {**info.defaults, **open_settings(experiment, info.name)}
+    generation.pop("revision", None)  # it stands with the model
     if folder.is_dir():  # by content, wherever it lies
         source = {"name": folder.name, "files": identity.checkpoint_digest(folder)}
     else:
@@ -320,21 +334,21 @@ def _model_settings(experiment: Experiment, info: Any) -> dict[str, Any]:
         "attention": experiment.attention,
         "dtype": experiment.dtype,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "generation": {**info.defaults, **open_settings(experiment, info.name)},
+        "generation": generation,
         "versions": {**identity.versions(), "retain": identity.retain_version()},
     }
 
 
-def _method_settings(row: Row, info: Any) -> dict[str, Any]:
+def _method_settings(row: Row, info: Any, made: Any, compressor: str | None) -> dict[str, Any]:
     """Name, every field with its default, the compressor's files where there is one, and the code that runs.
 
-    `positions` has a place of its own; it is among the fields too where kept tokens are renumbered.
+    `positions` has a place of its own; it is among the fields too where kept tokens are renumbered. `compressor` is the
+    place that was named; one that lies beside the data or in the checkpoint is known by its files alone.
     """
-    from model_wrappers.compressor.hub import CONFIG, WEIGHTS
+    from harness.compressor.chosen import files_of
     from model_wrappers.families import FAMILIES
-    from model_wrappers.registry import method, settings_of
+    from model_wrappers.registry import settings_of
 
-    made = method(row.method, **row.fields)
     fields = settings_of(made)
     family = f"model_wrappers.families.{FAMILIES[info.family][0]}"
     modules = ["model_wrappers.compression", family, type(made).__module__]
@@ -345,11 +359,6 @@ def _method_settings(row: Row, info: Any) -> dict[str, Any]:
         "code": identity.code_digest(modules),
     }
     if "compressor" in fields:
-        folder = Path(fields["compressor"] or info.path_or_hub_id)
-        found = [folder] if fields["compressor"] else sorted(folder.glob("compressor-*"))
-        # Not its card: words about a compressor change no answer.
-        files = {path.name: [path / name for name in (CONFIG, WEIGHTS)] for path in found if path.is_dir()}
-        settings["compressor"] = {
-            name: [identity.file_digest(path) for path in paths if path.is_file()] for name, paths in files.items()
-        }
+        fields["compressor"] = compressor
+        settings["compressor"] = files_of(made, info)
     return settings

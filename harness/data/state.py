@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,9 @@ def _hub(known: Source, data: Path) -> State:
     if folder is None:
         return _state(known, data, data / "hub", "missing", [f"{known.hub[0]} is not in {data / 'hub'}"])
     lacks = [wrong] if (wrong := manifest.fault(data, known.benchmark) or _cut_short(known, data)) else []
-    packed = [target for paths, target in archives(known, data) if not whole(paths, target)]
+    broken = _broken(known, data)
+    lacks = [f"{broken} is no whole zip file"] if broken and not lacks else lacks
+    packed = [target for paths, target in archives(known, data) if not broken and not whole(paths, target)]
     by_hand = [] if lacks or known.by_hand is None else _placed_in_snapshot(known.by_hand, folder)
     return _state(
         known, data, folder, "partial" if lacks or packed or by_hand else "present", lacks, by_hand, packed=packed
@@ -112,7 +115,9 @@ def _hub(known: Source, data: Path) -> State:
 
 
 def _cut_short(known: Source, data: Path) -> str | None:
-    """Whether the hub's own list of the files, which huggingface_hub keeps in its cache, has one that is not there."""
+    """Whether the hub's own list of the files, which huggingface_hub keeps in its cache, has one that is not there, or
+    a file there is half downloaded: by another program, since what `retain data` got has a manifest.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -127,7 +132,16 @@ def _cut_short(known: Source, data: Path) -> str | None:
         )
     except LocalEntryNotFoundError:
         return "its download was not finished"
+    blobs = hub_cache(data) / f"datasets--{known.hub[0].replace('/', '--')}" / "blobs"
+    if not manifest.place(data, known.benchmark).is_file() and any(blobs.glob("*.incomplete")):
+        return "its download was not finished"
     return None
+
+
+def _broken(known: Source, data: Path) -> Path | None:
+    """The first zip file without an end, as a copy leaves one that is cut short."""
+    paths = (path for paths, _ in archives(known, data) for path in paths if path.suffix == ".zip")
+    return next((path for path in paths if not zipfile.is_zipfile(path)), None)
 
 
 def _placed_in_snapshot(wanted: ByHand, folder: Path) -> list[str]:
@@ -155,11 +169,12 @@ def _files(known: Source, data: Path) -> State:
     lacks = [f"{data / file.place} is not there" for file in gone]
     if not gone and (wrong := manifest.fault(data, known.benchmark)):
         lacks = [wrong]
-    packed = [target for paths, target in archives(known, data) if not whole(paths, target)]
     assert known.by_hand is not None
     folder = data / known.by_hand.place
-    by_hand = []
-    if not packed:
+    broken = _broken(known, data)
+    packed = [target for paths, target in archives(known, data) if not broken and not whole(paths, target)]
+    by_hand = [f"{broken} is no whole zip file: put it there again"] if broken else []
+    if not packed and not broken:
         missing = _videos_missing(known, data) if not gone else []
         if gone and not folder.is_dir():
             by_hand = [_place(known.by_hand, data)]

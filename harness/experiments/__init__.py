@@ -6,7 +6,7 @@ allowed, told before a model, a benchmark, torch or vlmeval is loaded.
 
 from __future__ import annotations
 
-from harness.experiments.loader import experiment_names, load
+from harness.experiments.loader import experiment_names, load, names_with
 from harness.experiments.schema import Experiment, Judge, Row
 
-__all__ = ["Experiment", "Judge", "Row", "experiment_names", "load"]
+__all__ = ["Experiment", "Judge", "Row", "experiment_names", "load", "names_with"]

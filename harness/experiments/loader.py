@@ -40,6 +40,15 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
+def names_with(profile: str) -> list[str]:
+    """The experiments that come with the package and have such a profile. UserError where none has."""
+    by_name = {name: list(_parse(HERE / f"{name}.yaml")["profiles"]) for name in experiment_names()}
+    if not any(profile in profiles for profiles in by_name.values()):
+        known = list(dict.fromkeys(each for profiles in by_name.values() for each in profiles))
+        raise UserError(f"no experiment has a profile {profile!r}{_meant(profile, known)}")
+    return [name for name, profiles in by_name.items() if profile in profiles]
+
+
 def load(
     path_or_name: str | Path,
     profile: str = "micro",
@@ -87,6 +96,7 @@ def load(
         data=chosen.data,
         frames=chosen.frames,
         model_settings=chosen.model_settings,
+        compressors=chosen.compressors,
         max_new_tokens=chosen.max_new_tokens,
         dtype=chosen.dtype,
         attention=chosen.attention,
@@ -135,6 +145,8 @@ def _check_names(where: str, benchmarks: list[str], profile: Profile, data: Path
         _known(f"{where}.judges", name, benchmarks)
     for name in profile.model_settings:
         _known(f"{where}.model_settings", name, profile.models)
+    for name in profile.compressors:
+        _known(f"{where}.compressors", name, profile.models)
     for name in profile.costs_at:
         _known(f"{where}.costs_at", name, profile.models)
     for name in benchmarks:

@@ -1,4 +1,4 @@
-"""What an experiment may say of one model: `frames`, and the keywords of its family's class.
+"""What an experiment may say of one model: `frames`, `revision`, and the keywords of its family's class.
 
 The keywords are read off the source of the family's module: importing it would load torch and vlmeval before a mistake
 in a YAML file is told.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from pathlib import Path
 
 from harness.experiments.schema import Profile, Scalar
@@ -16,6 +17,9 @@ from model_wrappers.errors import UserError
 ELSEWHERE = {"method", "keep", "dtype", "attn_implementation", "nframe", "fps"}
 """Keywords that other keys of an experiment give: rows, dtype, attention, frames."""
 NOT_HERE = ELSEWHERE | {"self", "model_path", "revision", "device"}
+OURS = {"frames", "revision"}
+"""Settings that every model has."""
+_REVISION = re.compile(r"\w[\w./-]*")
 _KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "None": type(None)}
 _SAID = {"int": "whole numbers from 1", "float": "numbers", "bool": "true and false", "str": "text", "None": "null"}
 
@@ -23,8 +27,8 @@ _SAID = {"int": "whole numbers from 1", "float": "numbers", "bool": "true and fa
 def check_settings(where: str, profile: Profile) -> None:
     """Raises UserError for a setting that a model's family does not know, or a value of the wrong kind."""
     for model, settings in profile.model_settings.items():
-        here, allowed = f"{where}.{model}", {"frames": ["int"]}
-        if settings.keys() != {"frames"}:
+        here, allowed = f"{where}.{model}", {"frames": ["int"], "revision": ["str"]}
+        if not settings.keys() <= OURS:
             allowed |= _keywords(model)
         for name, value in settings.items():
             if name not in allowed:
@@ -34,6 +38,19 @@ def check_settings(where: str, profile: Profile) -> None:
             if not any(_fits(value, kind) for kind in allowed[name]):
                 kinds = " or ".join(_SAID[kind] for kind in allowed[name])
                 raise UserError(f"{here}.{name}: {value!r} is not allowed here; allowed are {kinds}")
+        if (revision := settings.get("revision")) is not None:
+            _check_revision(here, model, str(revision))
+
+
+def _check_revision(here: str, model: str, revision: str) -> None:
+    from harness.models import on_hub
+
+    if not on_hub(model):
+        raise UserError(
+            f"{here}.revision: only models of the hub have one; a checkpoint folder is known by its content"
+        )
+    if not _REVISION.fullmatch(revision):
+        raise UserError(f"{here}.revision: {revision!r} is not allowed here; allowed are a commit, a tag or a branch")
 
 
 def _keywords(model: str) -> dict[str, list[str]]:

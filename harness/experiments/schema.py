@@ -136,7 +136,11 @@ class Profile(Strict):
     frames: int = Field(ge=1)
     """Frames of a video; images have none."""
     model_settings: dict[str, Annotated[dict[str, Scalar], Field(min_length=1)]] = {}
-    """By model, over what its own entry says: `frames`, and the keywords of its family's class, such as max_pixels."""
+    """By model, over what its own entry says: `frames`, the `revision` on the hub, and the keywords of its family's
+    class, such as max_pixels."""
+    compressors: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    """By model, where `cnn` finds its compressor: a folder or `owner/name@revision` on the hub, either one compressor
+    or `compressor-video/` and `compressor-image/`."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest response in tokens; left out: what the model's own entry says."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -185,6 +189,7 @@ class Experiment(Strict):
     data: Literal["micro"] | None
     frames: int
     model_settings: dict[str, dict[str, Scalar]]
+    compressors: dict[str, str] = {}
     max_new_tokens: int | None
     dtype: str
     attention: str
@@ -206,6 +211,12 @@ class Experiment(Strict):
         assert isinstance(frames, int)  # the loader saw to it
         return frames
 
+    def revision_of(self, model: str) -> str | None:
+        """The revision on the hub that the experiment asks of `model`; None: what the model's own entry says."""
+        revision = self.model_settings.get(model, {}).get("revision")
+        return None if revision is None else str(revision)
+
     def settings_of(self, model: str) -> dict[str, Scalar]:
         """What goes to the constructor of the family of `model`, over the model's own entry."""
-        return {name: value for name, value in self.model_settings.get(model, {}).items() if name != "frames"}
+        said = self.model_settings.get(model, {})
+        return {name: value for name, value in said.items() if name not in ("frames", "revision")}

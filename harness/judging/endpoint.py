@@ -71,9 +71,8 @@ class Endpoint:
                 f"judge {model}: base_url, which is written into results, has a user, password or query in it; "
                 "name the environment variable with the key as key_env"
             )
-        self.url = base_url.rstrip("/")
-        if not self.url.endswith("/chat/completions"):
-            self.url += "/chat/completions"
+        self.base = base_url.rstrip("/").removesuffix("/chat/completions")
+        self.url = f"{self.base}/chat/completions"
         self.host, self.model, self.key_env, self.timeout = parts.hostname, model, key_env, timeout
         self._key = key
 
@@ -112,6 +111,12 @@ class Endpoint:
         if response.status_code >= 300:
             raise JudgeError(self.refusal(response.status_code))
         return self._read(response)
+
+    def models(self, timeout: float) -> Any:
+        """The server's response to who its models are, which costs nothing; raises what requests does."""
+        import requests
+
+        return requests.get(f"{self.base}/models", auth=self._sign, timeout=timeout, allow_redirects=False)
 
     def _read(self, response: Any) -> Reply:
         try:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.judging.models import Price, last_day, price_of
 
 if TYPE_CHECKING:
+    from harness.benchmarks import Benchmark
+    from harness.experiments import Experiment, Judge
+    from harness.judging.endpoint import Question
     from harness.plan import Data, Plan
 
 BYTES_A_TOKEN = 4
@@ -17,6 +21,9 @@ REPLY_TOKENS = 40
 """Of a model's answer, which is part of the prompt; the open answers of these benchmarks are a word to a few lines."""
 VERDICT_TOKENS = 16
 """Of a judge's reply, where it may be longer: a number, a letter, or a dictionary of two keys."""
+WORDS = 20
+"""Of a question, and of its reference answer, where the data that tells is not here."""
+QUESTION = " ".join(["words"] * WORDS)
 _ASKED = {"MMVet": "correctness_score", "MMBench-Video": "rating", "ActivityNet-QA": "activitynet"}
 """By what a benchmark is scored as, the question in `harness.scoring.protocols`."""
 
@@ -46,33 +53,65 @@ def estimate(plan: Plan, data: Data) -> list[Estimate]:
 
     Raises UserError where a benchmark's data is missing.
     """
-    from harness.experiments import Judge
-
     found = []
     for name in plan.experiment.benchmarks:
-        judge = plan.experiment.judge_of(name)
-        if not isinstance(judge, Judge) or judge.model is None:
+        judge = _judge_of(plan.experiment, name, data.folder)
+        if judge is None:
             continue
-        entry = data.open(name).entry
-        if entry.kind != "choice" and entry.kind != "yes/no" and entry.scored_as not in _ASKED:
-            continue  # WUPS, exact match or VLMEvalKit's own rule: no judge is asked
+        opened = data.open(name)
         cells = sum(cell.benchmark == name for cell in plan.cells)
-        prompt, completion = _tokens_of_all(data.open(name), set(plan.samples[name]))
-        given = judge.price
-        price = Price(given.prompt, given.completion) if given else price_of(judge.base_url, judge.model)
-        found.append(
-            Estimate(
-                name,
-                judge.model,
-                cells * len(plan.samples[name]),
-                cells * prompt,
-                cells * completion,
-                price.dollars(cells * prompt, cells * completion) if price else None,
-                entry.kind != "open",
-                last_day(judge.base_url, judge.model),
-            )
-        )
+        tokens = _tokens_of_all(opened, set(plan.samples[name]))
+        found.append(_estimate(judge, opened.entry, cells, len(plan.samples[name]), tokens))
     return found
+
+
+def estimate_without_data(experiment: Experiment, name: str, cells: int, samples: int) -> Estimate | None:
+    """What judging so many cells of so many samples of a benchmark will take, if each question and its answer were
+    `QUESTION`; None where no judge is asked. Loads what words the questions.
+    """
+    from harness.benchmarks import benchmark
+
+    judge = _judge_of(experiment, name, None)
+    if judge is None:
+        return None
+    entry = benchmark(name)
+    prompt, completion = _tokens(_question(entry, {"question": QUESTION, "answer": QUESTION}))
+    return _estimate(judge, entry, cells, samples, (samples * prompt, samples * completion))
+
+
+def price_for(judge: Judge) -> Price | None:
+    """What a judge's tokens cost: as the experiment says, else as is known; None where it is not."""
+    assert judge.model is not None  # the loader saw to it
+    given = judge.price
+    return Price(given.prompt, given.completion) if given else price_of(judge.base_url, judge.model)
+
+
+def _judge_of(experiment: Experiment, name: str, data: Path | None) -> Judge | None:
+    """The judge that is asked about a benchmark's answers; None for WUPS, exact match and VLMEvalKit's own rules."""
+    from harness.benchmarks import benchmark
+    from harness.experiments import Judge
+
+    judge = experiment.judge_of(name)
+    if not isinstance(judge, Judge) or judge.model is None:
+        return None
+    entry = benchmark(name, data)
+    return judge if entry.kind in ("choice", "yes/no") or entry.scored_as in _ASKED else None
+
+
+def _estimate(judge: Judge, entry: Benchmark, cells: int, samples: int, tokens: tuple[int, int]) -> Estimate:
+    """`tokens`: of prompts and completions, if each sample is asked about once."""
+    assert judge.model is not None  # see _judge_of
+    price, (prompt, completion) = price_for(judge), (cells * tokens[0], cells * tokens[1])
+    return Estimate(
+        entry.name,
+        judge.model,
+        cells * samples,
+        prompt,
+        completion,
+        price.dollars(prompt, completion) if price else None,
+        entry.kind != "open",
+        last_day(judge.base_url, judge.model),
+    )
 
 
 def _tokens_of_all(opened: Any, indices: set[Any]) -> tuple[int, int]:
@@ -83,14 +122,18 @@ def _tokens_of_all(opened: Any, indices: set[Any]) -> tuple[int, int]:
     for index, row in zip(opened.indices, opened.rows.to_dict("records"), strict=True):
         if plain_index(index) not in indices:
             continue
-        question = _question(opened.entry, row)
-        size = sum(len(message["content"].encode()) for message in question.messages())
-        prompts += size // BYTES_A_TOKEN + REPLY_TOKENS
-        completions += min(question.max_tokens, VERDICT_TOKENS)
+        prompt, completion = _tokens(_question(opened.entry, row))
+        prompts, completions = prompts + prompt, completions + completion
     return prompts, completions
 
 
-def _question(entry: Any, row: Mapping[str, Any]) -> Any:
+def _tokens(question: Question) -> tuple[int, int]:
+    """Of a prompt, with the answer that it will have, and of its completion."""
+    size = sum(len(message["content"].encode()) for message in question.messages())
+    return size // BYTES_A_TOKEN + REPLY_TOKENS, min(question.max_tokens, VERDICT_TOKENS)
+
+
+def _question(entry: Benchmark, row: Mapping[str, Any]) -> Question:
     """What a judge would be asked about a row, its answer left empty."""
     from harness.scoring import protocols
 

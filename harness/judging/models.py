@@ -10,6 +10,7 @@ NExT-QA-OE's metric, WUPS, needs no judge, and neither do the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from urllib.parse import urlsplit
 
 OPENAI = "https://api.openai.com/v1"
@@ -72,3 +73,11 @@ def price_of(base_url: str, model: str) -> Price | None:
 def last_day(base_url: str, model: str) -> str | None:
     """The day (ISO) after which OpenAI announced to serve a model no more; None where no such day is known."""
     return LAST_DAYS.get(model) if is_openai(base_url) else None
+
+
+def passed(base_url: str, model: str) -> str:
+    """A clause where the last day that was announced for a model has passed; else empty."""
+    day = last_day(base_url, model)
+    if day is None or datetime.now(UTC).date() <= date.fromisoformat(day):
+        return ""
+    return f"OpenAI announced {day} as the last day of {model}, and another judge gives other numbers"

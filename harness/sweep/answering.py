@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness.disk import stop_if_full
@@ -159,7 +160,7 @@ class Answerer:
         if name != self._name:
             self._close()
             self.progress.at(f"opening {name}")
-            self._model, self._name = _open(self.plan, name), name
+            self._model, self._name = _open(self.plan, name, self.data.folder), name
         self.progress.at(f"{name} {benchmark}")
         start = time.perf_counter()
         try:
@@ -177,15 +178,15 @@ class Answerer:
         self._model, self._name = None, ""
 
 
-def _open(plan: Plan, name: str) -> Any:
+def _open(plan: Plan, name: str, data: Path) -> Any:
     """The model, after the method of every row that has a cell of it said that it can run on it."""
+    from harness.compressor.chosen import method_of
     from harness.models import open_model
-    from model_wrappers.registry import method
 
     model = open_model(name, **open_settings(plan.experiment, name))
     for number in sorted({cell.row for cell in plan.cells if cell.model == name}):
         row = plan.experiment.rows[number]
-        method(row.method, **row.fields).check(model.model)
+        method_of(plan.experiment, name, row, data).check(model.model)
     return model
 
 
@@ -235,13 +236,14 @@ class _Pass:
                 yield
 
     def _column(self, cell: PlannedCell, indices: list[Index], stack: ExitStack) -> _Column:
-        from model_wrappers.registry import method
+        from harness.compressor.chosen import method_of
 
         row = self.plan.experiment.rows[cell.row]
         writer = stack.enter_context(self.store.open(cell.settings))
         label = f"{row.method}@{cell.keep:g}"
         wanted = frozenset(writer.lacking(indices))
-        return _Column(label, method(row.method, **row.fields), cell.keep, writer, wanted)
+        chosen = method_of(self.plan.experiment, self.name, row, self.data.data)
+        return _Column(label, chosen, cell.keep, writer, wanted)
 
     def _message(self, position: int) -> list[dict[str, str]]:
         """What VLMEvalKit's loop would hand to the model for this row."""

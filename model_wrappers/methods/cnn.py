@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class CNN(Scorer):
     """f_theta(A_v^0): a small convolutional network on first-layer attention. Cut at the LLM input.
 
-    `compressor` is a folder or hub id; None looks into the checkpoint folder for `compressor-video/` or
-    `compressor-image/`, as the prompt's `media` says: a video where a video placeholder is among its visual tokens.
+    `compressor` is a folder or hub id (`owner/name`, `owner/name@revision`), of a compressor or of one for each kind of
+    media; None looks into the checkpoint folder. There lie `compressor-video/` and `compressor-image/`, taken as the
+    prompt's `media` says: a video where a video placeholder is among its visual tokens.
     VILA has none and takes a video as images: its VLMEvalKit class says "video" where the dataset is one of videos,
     while for `compress()` alone all its prompts are images.
     """

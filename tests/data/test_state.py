@@ -116,12 +116,25 @@ def listed_by_the_hub(data: Path) -> None:
     write_tree_cache(str(folder.parent.parent), layouts.REVISION, entries)
 
 
+def half_a_blob(data: Path) -> None:
+    """What another program, such as `hf download`, leaves when it is stopped."""
+    blobs = layouts.mvbench(data).parent.parent / "blobs"
+    (blobs / "0123.incomplete").write_bytes(b"a part")
+
+
+def cut_zip(data: Path) -> None:
+    path = layouts.video_mme(data) / "videos_chunked_01.zip"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
 PARTIAL: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "tsv half there": ("MME", cut_tsv, "MME.tsv is not all there"),
     "tsv cut": ("MME", shortened, "MME.tsv has .* bytes where .* were downloaded"),
     "download of a tsv": ("MMStar", unfinished("MMStar"), "its download was not finished"),
     "download from the hub": ("MVBench", unfinished("MVBench"), "its download was not finished"),
     "the hub's own list": ("Video-MME", listed_by_the_hub, "its download was not finished"),
+    "file from the hub": ("MVBench", half_a_blob, "its download was not finished"),
+    "zip cut": ("Video-MME", cut_zip, "videos_chunked_01.zip is no whole zip file"),
     "zip not unpacked": ("Video-MME", layouts.video_mme, "video is not unpacked"),
     "zip half unpacked": ("Video-MME", half_unpacked, "video is not unpacked"),
     "pickle not unpacked": ("MMBench-Video", layouts.mmbench_video, "video is not unpacked"),
@@ -169,6 +182,12 @@ def test_videos_of_next_qa(vidor: bool, tmp_path: Path) -> None:
     assert f"put them into {folder / 'NExTVideo'}, or their archive (zip, tar) into {folder}" in said
 
 
+def test_a_download_that_has_its_manifest_is_whole_whatever_another_program_left(tmp_path: Path) -> None:
+    half_a_blob(tmp_path)
+    manifest.finish(tmp_path, "MVBench", {}, [])
+    assert state("MVBench", tmp_path).status == "present"
+
+
 def test_videos_of_activitynet(tmp_path: Path) -> None:
     folder = layouts.activitynet(tmp_path, suffix=".webm")
     assert state("ActivityNet-QA", tmp_path).status == "present"
@@ -186,6 +205,10 @@ def test_an_archive_placed_by_hand_is_unpacked_and_files_are_left_alone(tmp_path
     assert state("NExT-QA-MC", tmp_path).status == "present", "the videos are there as files"
     shutil.rmtree(folder / "NExTVideo")
     assert state("NExT-QA-MC", tmp_path).packed == (folder / "NExTVideo",)
+    whole = (folder / "NExTVideo.zip").read_bytes()
+    (folder / "NExTVideo.zip").write_bytes(whole[:-10])
+    assert "NExTVideo.zip is no whole zip file: put it there again" in by_hand(state("NExT-QA-MC", tmp_path))
+    (folder / "NExTVideo.zip").write_bytes(whole)
     unpacked("NExT-QA-MC", tmp_path)
     assert "2 of its videos (4000.mp4 is the first)" in by_hand(state("NExT-QA-MC", tmp_path))
 

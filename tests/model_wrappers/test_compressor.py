@@ -183,8 +183,8 @@ def test_a_hub_id_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Compressor("some-mllm").save_pretrained(tmp_path)
     asked = []
 
-    def give(repository: str, allow_patterns: list[str], **_: object) -> str:
-        asked.append((repository, sorted(allow_patterns)))
+    def give(repository: str, revision: str | None, allow_patterns: list[str], **_: object) -> str:
+        asked.append((repository, revision, sorted(allow_patterns)))
         if repository != "someone/net":
             raise OSError("no such repository")
         return str(tmp_path)
@@ -194,7 +194,8 @@ def test_a_hub_id_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     try:
         for _ in range(2):
             assert Compressor.from_pretrained("someone/net").mllm == "some-mllm"
-        assert asked == [("someone/net", ["config.json", "model.safetensors"])]
+        files = ["compressor-*/config.json", "compressor-*/model.safetensors", "config.json", "model.safetensors"]
+        assert asked == [("someone/net", None, files)]
         with pytest.raises(UserError, match="someone/other.*no folder here.*no such repository"):
             Compressor.from_pretrained("someone/other")
         monkeypatch.chdir(tmp_path)

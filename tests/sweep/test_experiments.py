@@ -296,7 +296,7 @@ def test_averages_are_those_of_the_paper() -> None:
         (
             "profiles.micro.model_settings",
             {QWEN: {"max_pixel": 1}},
-            r"micro-qwen2-vl: unknown setting 'max_pixel' \(did you mean 'max_pixels'\?\); allowed are frames, min",
+            r"micro-qwen2-vl: unknown setting 'max_pixel' \(did you mean 'max_pixels'\?\); allowed are frames, rev",
         ),
         (
             "profiles.micro.model_settings",

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from harness.leaderboard.write import to_markdown as board_markdown
 from harness.plan import Data, Plan
 from harness.store import Store
 from harness.tables import from_csv, to_csv, to_markdown
-from model_wrappers.registry import method
 from tests.benchmarks import layouts
 from tests.sweep.conftest import write_experiment
 from tests.tiny_vila import tiny_vila
@@ -161,16 +159,3 @@ def test_the_command_says_so_before_the_run_and_ends_well(
     said = f"retain: fewer_frames is not run for {checkpoint.name} on MME: {VIDEO_ONLY}; the table shows - there"
     assert err.splitlines()[0] == said and err.count("not run for") == 1
     assert "incomplete" not in out and f"-: fewer_frames is not run for {checkpoint.name} on MME" in out
-
-
-def test_a_compressor_for_other_media_only(tmp_path: Path) -> None:
-    """The checkpoint's own compressors decide; one that is named, and a checkpoint without any, are checked later."""
-    (tmp_path / "compressor-video").mkdir()
-    info = SimpleNamespace(path_or_hub_id=str(tmp_path))
-    said = "its checkpoint has compressor-video and none for images"
-    assert plans._untaught(method("cnn"), info, "image") == said
-    assert plans._untaught(method("cnn"), info, "video") is None
-    assert plans._untaught(method("cnn", compressor="elsewhere"), info, "image") is None
-    assert plans._untaught(method("uniform"), info, "image") is None
-    (tmp_path / "compressor-video").rmdir()
-    assert plans._untaught(method("cnn"), info, "image") is None

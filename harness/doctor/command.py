@@ -1,0 +1,38 @@
+"""The command `retain doctor`. Importing it loads nothing that it needs only when it looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LACKING = 1
+"""Exit status where something that is needed is missing."""
+
+
+def doctor(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[EXPERIMENT]...", help="default: every experiment that has the profile"),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="which profile of the experiments")] = "micro",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="folder of the data (default: results/data/paper; micro: results/data)"),
+    ] = None,
+    store: Annotated[Path, typer.Option(help="where predictions, scores and tables lie")] = Path("results/runs"),
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Say what a profile needs and what of it is missing: packages, GPU, models, data, judges, disk."""
+    from harness import experiments
+    from harness.doctor import examine, report
+
+    chosen = names or experiments.names_with(profile)
+    found = examine([experiments.load(name, profile, data=data) for name in chosen], data, store)
+    if json:
+        print(report.to_json(profile, found), end="")
+    else:
+        report.show(found)
+    if any(check.state == "missing" for check in found):
+        raise typer.Exit(LACKING)

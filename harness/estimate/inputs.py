@@ -1,0 +1,114 @@
+"""How many visual tokens a sample is for a model under an experiment's settings, without the model or the sample.
+
+Where the settings fix the pixels, the count is exact: 1296, 1569 and 1568 for the paper's 8 frames. Where they give a
+range, it is that of a sample of the size that is given, or of the paper's own: an image of 384 x 512 pixels, a video of
+720 x 1280 (appendix, Tables 7 and 8).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.estimate.sizes import Sizes
+from harness.flops import Shape, shape_of
+from harness.published import CONFIGS
+
+PAPER = {"image": Sizes(384, 512, None, 1), "video": Sizes(720, 1280, None, 1)}
+"""The paper's inputs; its videos are as long as anybody asks."""
+SIDE = 28
+"""Pixels along a visual token of Qwen2-VL: 2 x 2 patches of 14."""
+PAIR = 2
+"""Frames that Qwen2-VL encodes together."""
+BOUNDS = {"image": (4 * SIDE**2, 16384 * SIDE**2), "video": (128 * SIDE**2, 768 * SIDE**2)}
+"""Least and most pixels where nobody says otherwise: qwen_vl_utils' own."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A sample as a model sees it: visual tokens, and the pictures that its vision encoder takes one by one."""
+
+    visual: int
+    pictures: int
+
+
+def input_of(
+    info: Any, settings: Mapping[str, Any], modality: Literal["image", "video"], frames: int, sizes: Sizes | None = None
+) -> Input:
+    """A sample: its images, or its videos in `frames` frames each, or as many as they have.
+
+    Args:
+        info: the model's `harness.models.ModelInfo`.
+        settings: of its family's class, over the model's own entry.
+        sizes: of the sample; None takes the paper's.
+    """
+    said, shape, sizes = {**info.defaults, **settings}, shape_of(info.name), sizes or PAPER[modality]
+    frames = min(frames, sizes.frames or frames)
+    if info.family == "qwen2_vl":
+        one = _qwen2_vl(said, modality, frames, sizes)
+    elif info.family == "llava_onevision":
+        one = _llava_onevision(info, said, shape, modality, frames, sizes)
+    else:
+        assert shape.tower is not None  # VILA's shape always tells it
+        images = frames if modality == "video" else 1
+        one = Input(images * shape.tower.rows, images)
+    return Input(sizes.media * one.visual, sizes.media * one.pictures)
+
+
+def _qwen2_vl(said: Mapping[str, Any], modality: Literal["image", "video"], frames: int, sizes: Sizes) -> Input:
+    low, high = said.get("min_pixels"), said.get("max_pixels")
+    if modality == "image" and said.get("image_pixels"):
+        low = high = said["image_pixels"]
+    low, high = low or BOUNDS[modality][0], high or BOUNDS[modality][1]
+    pictures = math.ceil(frames / PAIR) if modality == "video" else 1
+    if low == high:
+        return Input(pictures * (low // SIDE**2), pictures)
+    rows, columns = fitted(sizes.height, sizes.width, low, high)
+    return Input(pictures * rows * columns, pictures)
+
+
+def fitted(height: int, width: int, low: int, high: int) -> tuple[int, int]:
+    """Rows and columns of visual tokens of a picture that Qwen2-VL brings to between `low` and `high` pixels: what
+    qwen_vl_utils' `smart_resize` gives, which loads torch.
+    """
+    rows, columns = max(1, round(height / SIDE)), max(1, round(width / SIDE))
+    if rows * columns * SIDE**2 > high:
+        scale = math.sqrt(height * width / high)
+        return max(1, math.floor(height / scale / SIDE)), max(1, math.floor(width / scale / SIDE))
+    if rows * columns * SIDE**2 < low:
+        scale = math.sqrt(low / (height * width))
+        return math.ceil(height * scale / SIDE), math.ceil(width * scale / SIDE)
+    return rows, columns
+
+
+def _llava_onevision(
+    info: Any, said: Mapping[str, Any], shape: Shape, modality: str, frames: int, sizes: Sizes
+) -> Input:
+    assert shape.tower is not None
+    side = math.isqrt(shape.tower.rows)
+    if modality == "video":
+        return Input(frames * math.ceil(side / 2) ** 2 + 1, frames)  # and the one newline
+    from transformers.image_processing_utils import select_best_resolution
+
+    from model_wrappers.families import extents
+
+    config = config_of(info)
+    tile = config["vision_config"]["image_size"]
+    most = said.get("max_pixels") or math.inf
+    canvases = [canvas for canvas in config["image_grid_pinpoints"] if canvas[0] * canvas[1] <= most]
+    shrunk = int(config["vision_aspect_ratio"].removeprefix("anyres_max_"))
+    size = (sizes.height, sizes.width)
+    tokens = extents.anyres(size, (0.0, 1.0), pinpoints=canvases, tile=tile, side=side, most=shrunk)
+    height, width = select_best_resolution(size, canvases)
+    return Input(len(tokens), 1 + (height // tile) * (width // tile))
+
+
+def config_of(info: Any) -> dict[str, Any]:
+    """A model's config.json: its folder's, or what is known of a published one."""
+    if info.path_or_hub_id in CONFIGS:
+        return CONFIGS[info.path_or_hub_id]
+    return json.loads((Path(info.path_or_hub_id) / "config.json").read_text("utf-8"))

@@ -1,0 +1,64 @@
+"""`retain doctor` as people and machines call it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from harness.cli import main
+from harness.doctor import disk
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main(["doctor", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_embedded_default_is_well(said: Said, tmp_path: Path) -> None:
+    status, out, err = said("--store", tmp_path / "runs")
+    assert (status, err) == (0, "") and out.rstrip().endswith("All is well.")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_papers_profile_says_what_is_missing(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-that-nobody-may-see-1234567890")
+    monkeypatch.setattr("harness.doctor.judges.TIMEOUT", 0.001)
+    status, out, _ = said("table3", "--profile", "paper", "--json", "--store", tmp_path / "runs")
+    found = json.loads(out)
+    assert (status, found["profile"], found["well"]) == (1, "paper", False)
+    missing = {(check["area"], check["name"]) for check in found["checks"] if check["state"] == "missing"}
+    models = ["llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "Llama-3-VILA1.5-8b"]
+    assert {("models", name) for name in models} <= missing
+    assert {("models", f"{name} compressor, videos") for name in models} <= missing
+    assert ("data", "Video-MME") in missing and ("judge", "gpt-3.5-turbo-0125 for ActivityNet-QA") in missing
+    assert "sk-a-key" not in out
+    status, out, _ = said("table3", "--profile", "paper", "--store", tmp_path / "runs")
+    assert status == 1 and f"Missing: {len(missing)}, which a run needs." in out and "sk-a-key" not in out
+
+
+def test_a_profile_that_nobody_has(said: Said) -> None:
+    status, _, err = said("--profile", "papr")
+    assert status == 2 and "no experiment has a profile 'papr' (did you mean 'paper'?); allowed are micro, paper" in err
+
+
+def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to one file system is added up, and held against what is free there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "not" / "yet"))
+    free = shutil.disk_usage(tmp_path).free
+    (check,) = disk.checks(1 << 20, 0, tmp_path / "data", tmp_path / "runs")
+    assert check.state == "ok" and check.said.startswith("1.0 MiB of weights and 1.0 GiB of answers to come, ")
+    (check,) = disk.checks(free // 2, free // 2, tmp_path, tmp_path / "runs")
+    assert check.state == "missing", "half for the weights, half for the data, and a gigabyte of answers"

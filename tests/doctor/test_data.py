@@ -1,0 +1,112 @@
+"""Data that is there, half there, or not; told by benchmark, with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from harness.data.sources import PAPER, SOURCES, command
+from harness.data.state import missing
+from harness.doctor import data as benchmarks
+from harness.doctor.check import Check
+from harness.experiments import load
+from tests.benchmarks import layouts
+from tests.doctor.hub import Hub, serving
+
+LAID_OUT = {
+    "Video-MME": layouts.video_mme,
+    "MVBench": layouts.mvbench,
+    "MMBench-Video": layouts.mmbench_video,
+    "NExT-QA-MC": layouts.next_qa,
+    "NExT-QA-OE": layouts.next_oe,
+    "ActivityNet-QA": layouts.activitynet,
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "videos.zip").write_bytes(b"x" * 3000)
+    with serving({"datasets/OpenGVLab/MVBench": tmp_path / "sets"}) as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield served
+
+
+def look(data: Path | None, table: str = "table3") -> tuple[dict[str, Check], int]:
+    found, size = benchmarks.checks([load(table, "paper", data=data)], data)
+    return {check.name: check for check in found}, size
+
+
+def test_all_there(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for lay_out in LAID_OUT.values():
+        lay_out(folder)
+    before = sorted(str(path) for path in folder.rglob("*"))
+    found, size = look(folder)
+    archived = {"Video-MME", "MMBench-Video"}
+    assert {name: check.state for name, check in found.items()} == {
+        name: "warning" if name in archived else "ok" for name in LAID_OUT
+    }
+    assert found["NExT-QA-MC"].said == f"is in {folder / 'NExT-QA'}"
+    assert all("video is not unpacked, `retain data" in found[name].said for name in archived)
+    packed = [path for path in (folder / "hub").rglob("*") if path.suffix in (".zip", ".pkl")]
+    files = [file for known in SOURCES.values() for file in known.files]
+    assert all((folder / file.place).is_file() for file in files if file.needed)
+    assert size == sum(path.stat().st_size for path in packed) and hub.asked == []
+    assert sorted(str(path) for path in folder.rglob("*")) == before, "nothing is unpacked or written"
+
+
+def test_nothing_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `retain run` says it, without --data too; and the disk that it takes: what is unpacked, twice."""
+    monkeypatch.chdir(tmp_path)
+    for data, place, option in ((None, tmp_path / PAPER, ""), (tmp_path / "none", tmp_path / "none", " --data ")):
+        found, size = look(data)
+        assert list(found) == list(LAID_OUT) and {check.state for check in found.values()} == {"missing"}
+        for name, told in zip(LAID_OUT, missing(LAID_OUT, place), strict=True):
+            assert f"{name}: {found[name].said}".startswith(told), told
+            assert f"`retain data {name}{option}" in found[name].said
+        assert f"put them into {place}/NExT-QA/NExTVideo" in found["NExT-QA-MC"].said
+        assert found["MVBench"].said.endswith("the hub has it: 2.9 KiB")
+        assert "has no dataset lmms-lab/Video-MME" in found["Video-MME"].said
+        assert found["Video-MME"].said.endswith("it is about 95 GB")
+        files = sum(file.size for known in SOURCES.values() for file in known.files if file.needed)
+        assert size == 3000 + 2 * 95 * 10**9 + files
+
+
+def test_half_there(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for lay_out in LAID_OUT.values():
+        lay_out(folder)
+    archive = next((folder / "hub" / "datasets--lmms-lab--Video-MME").rglob("*.zip"))
+    archive.write_bytes(archive.read_bytes()[:-40])
+    blobs = folder / "hub" / "datasets--OpenGVLab--MVBench" / "blobs"
+    (blobs / "0123.incomplete").write_bytes(b"a part")
+    (folder / "NExT-QA" / "NExTVideo" / "4001.mp4").unlink()
+    next((folder / "ActivityNet-QA").glob("test_q.json")).write_text("[{")
+    found, _ = look(folder)
+    states = {name: check.state for name, check in found.items()}
+    assert states == dict.fromkeys(LAID_OUT, "missing") | {"MMBench-Video": "warning"}
+    assert f"{archive} is no whole zip file" in found["Video-MME"].said
+    assert "its download was not finished, `retain data MVBench" in found["MVBench"].said
+    assert "1 of its videos (4001.mp4 is the first) must be placed by hand" in found["NExT-QA-MC"].said
+    assert "cannot be read as JSON" in found["ActivityNet-QA"].said
+    assert hub.asked == [], "what has begun is not asked for"
+
+
+def test_image_benchmarks(tmp_path: Path) -> None:
+    layouts.mme(tmp_path)
+    found, _ = look(tmp_path, "table2")
+    assert found["MME"].state == "missing" and "has not the md5 that VLMEvalKit knows" in found["MME"].said
+    assert found["MMStar"].state == "missing"
+    assert found["MMStar"].said == f"{tmp_path}/LMUData/MMStar.tsv is not there, {command('MMStar', tmp_path)} gets it"
+
+
+def test_sets_that_are_none_of_the_papers(tmp_path: Path) -> None:
+    layouts.tsv(tmp_path, "Mine", [layouts.choice_row(0)])
+    chosen = load("table2", "paper").model_copy(update={"benchmarks": ["Mine", "LongVideoBench"]})
+    found, _ = benchmarks.checks([chosen], tmp_path)
+    assert [(each.state, each.said) for each in found] == [("warning", "is not looked at before the run")] * 2
