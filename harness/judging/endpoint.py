@@ -156,7 +156,7 @@ def _usage(said: Any) -> tuple[int, int] | None:
 
 def _cause(error: Exception) -> Exception | None:
     """Why nothing was sent: no connection was made, or the server's certificate is not trusted; None: for neither."""
-    from urllib3.exceptions import NewConnectionError
+    from requests.packages.urllib3.exceptions import NewConnectionError  # the one that requests raises
 
     inner = error.args[0] if error.args else None
     for cause in (inner, reason := getattr(inner, "reason", None), *getattr(reason, "args", ())):

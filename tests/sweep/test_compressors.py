@@ -153,7 +153,7 @@ def test_a_compressor_of_the_hub(tmp_path: Path) -> None:
         assert COMMIT in folder.parts and not (folder.parent / "card.md").exists()
         assert all(f"/{COMMIT}" in path for path in hub.asked if "someone/net" in path)
         failed = ask("someone/net@nowhere")
-    assert "compressor 'someone/net' at nowhere is no folder here, and the hub did not give it" in failed.stderr
+    assert f"someone/net has no revision nowhere on the hub ({hub.url}/someone/net)" in failed.stderr
 
 
 def test_a_revision_is_a_setting_of_the_experiment(tmp_path: Path) -> None:
