@@ -163,11 +163,13 @@ def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmar
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table5", "table6", "table7", "table8"])
 def test_a_row_below_random_can_be_marked_in_both_profiles(name: str) -> None:
-    """At each retention at which other methods stand, for three seeds."""
+    """At each retention at which other methods stand; on real weights one seed, since each costs as much as a method."""
     for experiment in load(name, "paper"), load(name):
         drawn = {row.fields["seed"]: set(row.keep) for row in experiment.rows if row.method == "random"}
         others = {keep for row in experiment.rows if row.method in ("fastv", "cnn") for keep in row.keep}
-        assert set(drawn) == {0, 1, 2} and all(keeps <= others for keeps in drawn.values())
+        assert set(drawn) == ({0} if experiment.profile == "paper" else {0, 1, 2}) and all(
+            keeps <= others for keeps in drawn.values()
+        )
         if experiment.profile == "paper":
             assert all(keeps == others for keeps in drawn.values())
 
