@@ -163,7 +163,7 @@ def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmar
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table5", "table6", "table7", "table8"])
 def test_a_row_below_random_can_be_marked_in_both_profiles(name: str) -> None:
-    """At each retention at which other methods stand; on real weights one seed, since each costs as much as a method."""
+    """At each retention at which others stand; on real weights one seed, since each costs as much as a method."""
     for experiment in load(name, "paper"), load(name):
         drawn = {row.fields["seed"]: set(row.keep) for row in experiment.rows if row.method == "random"}
         others = {keep for row in experiment.rows if row.method in ("fastv", "cnn") for keep in row.keep}
