@@ -15,9 +15,10 @@ from harness.compressor.state import State
 from harness.disk import StoreError
 from model_wrappers.compressor import Compressor
 from model_wrappers.errors import UserError
-from tests.faults.world import alone, disk
+from tests.faults.world import alone, disk, may_mount
 from tests.sweep.conftest import write_experiment
 
+pytestmark = pytest.mark.skipif(not may_mount(), reason="mounts need root or user namespaces")
 ROWS = [{"method": "vanilla"}, {"method": "random", "keep": [0.5]}]
 PAGE = 4096
 

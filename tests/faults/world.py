@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 NEWNS, NEWUSER = 0x20000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 0x4000, 0x40000
 REFUSED = 77
@@ -18,7 +16,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def alone(work: Callable[[], None]) -> None:
-    """Runs `work` in a child that may mount; its failed assertions fail this test. Skips where mounts are forbidden."""
+    """Runs `work` in a child that may mount; its failed assertions fail this test."""
+    assert _status(work) == 0, "see the child's traceback"
+
+
+def may_mount() -> bool:
+    """Whether this machine lets a process of this user have mounts of its own."""
+    return _status(lambda: None) != REFUSED
+
+
+def _status(work: Callable[[], None]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -31,10 +38,7 @@ def alone(work: Callable[[], None]) -> None:
             sys.stderr.flush()
         finally:
             os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status == REFUSED:
-        pytest.skip("mounts need root or user namespaces")
-    assert status == 0, "see the child's traceback"
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def disk(folder: Path, size: int | None = None, *, read_only: bool = False, again: bool = False) -> None:
