@@ -147,6 +147,9 @@ def _memory(model: Any, measured: Measured, prompt: VisualPrompt, decoded: int) 
 
 def _timed(model: Any, variant: Variant, prompt: VisualPrompt, decoded: int, vision: float) -> Seconds:
     fresh = _fresh(prompt)
+    # Scoring includes what the vision encoder was asked for a method's sake, also where another method of the round had
+    # asked before; then it is not part of the time that is taken here.
+    owed = fresh.cache.get("vision_seconds", 0.0) if variant.method.needs_vision else 0.0
     with _steps(model) as steps:
         settle(model.device)
         start = time.perf_counter()
@@ -156,7 +159,7 @@ def _timed(model: Any, variant: Variant, prompt: VisualPrompt, decoded: int, vis
     # A method that makes the input cheaper encodes that one in the place of the full one, inside its answer.
     if record.made is not None:
         return Seconds(prefill.start - start - scoring, scoring, prefill.end - prefill.start, decode)
-    return Seconds(vision, scoring, prefill.end - start - scoring, decode)
+    return Seconds(vision, scoring, prefill.end - start - (scoring - owed), decode)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from harness.efficiency import measure as measuring
 from harness.efficiency import summary
 from harness.efficiency.measure import Measurement, measure, of_model
 from harness.efficiency.report import LOSS, table
@@ -57,6 +58,22 @@ def measured(folder: Path, *methods: Any, **changes: Any) -> Measurement:
     request = asked(folder, **changes)
     found = (Variant(Vanilla(), 1.0), *(Variant(method, 0.5) for method in methods))
     return of_model(open_model(str(folder)).model, replace(request, variants=found))
+
+
+def test_what_the_vision_encoder_was_asked_before_is_scoring_and_not_taken_off_the_prefill(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = measuring._encode
+
+    def encode(*given: Any) -> Any:
+        prompt = inner(*given)
+        prompt.cache["vision_seconds"] = 1000.0
+        return prompt
+
+    monkeypatch.setattr(measuring, "_encode", encode)
+    found = measure(asked(folders["qwen2_vl"], methods=["visionzip"], keeps=[0.5]))
+    (zipped,) = [each for each in found.measured if each.variant.method.name == "visionzip"]
+    assert all(one.scoring > 1000 and 0 < one.prefill < 1000 for one in zipped.rounds)
 
 
 @pytest.mark.parametrize("family", list(TOKENS))
