@@ -153,16 +153,12 @@ def model_info(name: str) -> ModelInfo:
 
 def checkpoint_folder(info: ModelInfo) -> Path | None:
     """The folder of a checkpoint on this machine: its own, or that in the hub's cache; None where it is not there."""
-    folder = Path(info.path_or_hub_id)
+    folder = Path(info.path_or_hub_id).expanduser()
     if info.revision is None or folder.is_dir():
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from model_wrappers.hub import cached
 
-    try:
-        return Path(snapshot_download(info.path_or_hub_id, revision=info.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    return cached(info.path_or_hub_id, info.revision)
 
 
 def parse_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:

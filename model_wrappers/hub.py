@@ -49,6 +49,34 @@ def download(
         return Path(found)
 
 
+def cached(
+    repository: str,
+    revision: str | None = None,
+    *,
+    kind: Kind = "model",
+    cache: Path | None = None,
+    patterns: list[str] | None = None,
+) -> Path | None:
+    """The folder of a repository's files in the hub's cache; None where they are not there, or not all that the cache
+    knows of. Nothing is asked of the hub. Arguments as of `download`.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            repository,
+            repo_type=kind,
+            revision=revision,
+            cache_dir=cache,
+            allow_patterns=patterns,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(found)
+
+
 @contextmanager
 def answering(repository: str, revision: str | None = None, kind: Kind = "model") -> Iterator[None]:
     """The surroundings of calls of huggingface_hub about one repository.
@@ -67,7 +95,7 @@ def answering(repository: str, revision: str | None = None, kind: Kind = "model"
         except (OSError, httpx2.HTTPError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(_sentence(error, repository, revision, kind)) from error
+            raise UserError(fault(error, repository, revision, kind)) from error
 
 
 @contextmanager
@@ -96,7 +124,8 @@ def _limited() -> Iterator[None]:
         set_client_factory(before)
 
 
-def _sentence(error: BaseException, repository: str, revision: str | None, kind: Kind) -> str:
+def fault(error: BaseException, repository: str, revision: str | None, kind: Kind) -> str:
+    """The sentence for an error of huggingface_hub's, which was asked about a repository."""
     from huggingface_hub import constants, errors
     from huggingface_hub.utils._http import httpx2
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
-API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree)/([^/]+)")
+API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?")
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -129,11 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, None)
 
-    def _api(self, kind: str, name: str, what: str, revision: str) -> None:
+    def _api(self, kind: str, name: str, what: str | None, revision: str | None) -> None:
         repository = getattr(self.state, kind).get(name)
         if repository is None:
             return self._refuse(404, "RepoNotFound")
-        if revision not in (*repository.branches, repository.commit):
+        if revision not in (None, *repository.branches, repository.commit):
             return self._refuse(404, "RevisionNotFound")
         entries = [
             {
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             for path, content in repository.files.items()
         ]
-        siblings = [{"rfilename": path} for path in repository.files]
+        siblings = [{"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]} for entry in entries]
         about = {"id": name, "sha": repository.commit, "private": False, "gated": False, "siblings": siblings}
         return self._send(200, json.dumps(entries if what == "tree" else about).encode(), {})
 

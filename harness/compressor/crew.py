@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -12,7 +11,8 @@ from typing import Any
 
 from harness.compressor.asking import Asker, Job, Outcome
 from harness.compressor.sources import Sample
-from harness.sweep.workers import PATIENCE, WorkerError, interrupts_ignored, telling
+from harness.sweep.process import fate, interrupts_ignored, stop, telling
+from harness.sweep.workers import WorkerError
 
 
 @dataclass
@@ -57,16 +57,13 @@ def ask(job: Job, samples: Sequence[Sample], count: int, take: Callable[[Outcome
                 else:
                     del busy[worker.pipe]
                     if kind == "lost":
-                        lost.append(_fate(worker))
+                        lost.append(f"a process {fate(worker.process)}; {worker.left} samples of it are not asked")
     finally:
         for worker in workers:
             worker.process.terminate()
             worker.pipe.close()
         for worker in workers:
-            worker.process.join(PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            stop(worker.process)
     return lost
 
 
@@ -77,13 +74,6 @@ def _start(job: Job, samples: Sequence[Sample], device: str | None) -> _Worker:
         process.start()
     theirs.close()  # so that the pipe ends when the worker does
     return _Worker(process, ours, len(samples))
-
-
-def _fate(worker: _Worker) -> str:
-    worker.process.join(PATIENCE)
-    status = worker.process.exitcode
-    how = f"was killed ({signal.Signals(-status).name})" if status and status < 0 else f"ended with status {status}"
-    return f"a process {how}; {worker.left} samples of it are not asked"
 
 
 def _sent(outcome: Outcome) -> tuple[Any, ...]:

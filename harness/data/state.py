@@ -19,6 +19,7 @@ from harness.data.sources import SOURCES, ByHand, Source, command, source
 from harness.data.unpack import is_archive, whole
 from harness.vlmevalkit import hub_cache
 from model_wrappers.errors import UserError
+from model_wrappers.hub import cached
 
 VIDEOS = (".mp4", ".mkv", ".webm")
 
@@ -118,19 +119,8 @@ def _cut_short(known: Source, data: Path) -> str | None:
     """Whether the hub's own list of the files, which huggingface_hub keeps in its cache, has one that is not there, or
     a file there is half downloaded: by another program, since what `retain data` got has a manifest.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     assert known.hub is not None
-    try:
-        snapshot_download(
-            known.hub[0],
-            repo_type="dataset",
-            revision=known.hub[1],
-            cache_dir=hub_cache(data),
-            local_files_only=True,
-        )
-    except LocalEntryNotFoundError:
+    if cached(*known.hub, kind="dataset", cache=hub_cache(data)) is None:
         return "its download was not finished"
     blobs = hub_cache(data) / f"datasets--{known.hub[0].replace('/', '--')}" / "blobs"
     if not manifest.place(data, known.benchmark).is_file() and any(blobs.glob("*.incomplete")):

@@ -1,4 +1,4 @@
-"""What the hub's cache has of a repository, and what the hub itself says of it: quickly, or not at all."""
+"""What the hub says of a repository that is to be downloaded: quickly, or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from model_wrappers.hub import Kind, fault
 
 PATIENCE = 10.0
 """Seconds for everything that the hub is asked at once."""
@@ -19,7 +21,7 @@ TIMEOUT = 5.0
 class Repository:
     """A repository of the hub at a revision (None: its main branch), and which of its files are wanted."""
 
-    kind: Literal["model", "dataset"]
+    kind: Kind
     name: str
     revision: str | None
     wanted: tuple[str, ...] = ("*",)
@@ -32,25 +34,6 @@ class Found:
     bytes: int = 0
     commit: str | None = None
     problem: str = ""
-
-
-def cached(repository: Repository, cache: Path | None = None) -> Path | None:
-    """The folder of a repository in the cache, whole or not; None where there is none. Nothing is asked of the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                repository.name,
-                repo_type=repository.kind,
-                revision=repository.revision,
-                cache_dir=cache,
-                local_files_only=True,
-            )
-        )
-    except LocalEntryNotFoundError:
-        return None
 
 
 def half(repository: Repository, cache: Path | None = None) -> int:
@@ -84,15 +67,18 @@ def ask(repositories: Sequence[Repository]) -> dict[Repository, Found]:
         while thread.is_alive() and not clock.is_set():
             thread.join(0.1)
     timer.cancel()
-    late = Found(problem=f"the hub at {constants.ENDPOINT} does not answer in {PATIENCE:g} seconds")
-    return {each: found.get(each, late) for each in repositories}
+    return {each: found.get(each, _late(PATIENCE)) for each in repositories}
+
+
+def _late(seconds: float) -> Found:
+    from huggingface_hub import constants
+
+    return Found(problem=f"the hub at {constants.ENDPOINT} does not answer in {seconds:g} seconds")
 
 
 def _asked(api: Any, repository: Repository) -> Found:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils._http import httpx2
 
-    where = f"the hub at {constants.ENDPOINT}"
     try:
         info: Any = api.repo_info(
             repository.name,
@@ -101,18 +87,10 @@ def _asked(api: Any, repository: Repository) -> Found:
             timeout=TIMEOUT,
             files_metadata=True,
         )
-    except GatedRepoError:
-        said = f"{where} gives {repository.name} to those alone who were granted it: log in with `hf auth login`"
-        return Found(problem=said)
-    except RevisionNotFoundError:
-        return Found(problem=f"{where} has no revision {repository.revision} of {repository.name}")
-    except RepositoryNotFoundError:
-        return Found(problem=f"{where} has no {repository.kind} {repository.name}, or not for you")
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "an error")
-        return Found(problem=f"{where} answers {status} about {repository.name}")
-    except Exception as error:  # of the HTTP library behind the client, which is not ours to name
-        return Found(problem=f"{where} does not answer ({type(error).__name__})")
+    except httpx2.TimeoutException:
+        return _late(TIMEOUT)
+    except (OSError, httpx2.HTTPError, ValueError) as error:
+        return Found(problem=fault(error, repository.name, repository.revision, repository.kind))
     files = [each for each in info.siblings or [] if _wanted(each.rfilename, repository.wanted)]
     return Found(sum(each.size or 0 for each in files), info.sha)
 

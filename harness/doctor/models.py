@@ -12,6 +12,7 @@ from harness.doctor.check import Check, size
 from harness.doctor.hub import Repository
 from harness.experiments import Experiment
 from model_wrappers.errors import UserError
+from model_wrappers.hub import cached
 
 AREA = "models"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
@@ -60,7 +61,7 @@ def _here(info: Any) -> Check | None:
 
     if info.revision is None:
         return Check(AREA, info.name, "ok", "its folder is whole")
-    folder = hub.cached(Repository("model", info.path_or_hub_id, info.revision))
+    folder = cached(info.path_or_hub_id, info.revision)
     if folder is None:
         return None
     try:
@@ -110,7 +111,7 @@ def _compressors(experiments: list[Experiment], data: Path | None) -> list[Check
 
 def _hub_compressor(name: str, repository: str, revision: str | None) -> Check:
     asked = Repository("model", repository, revision)
-    if hub.cached(asked):
+    if cached(repository, revision):
         return Check(AREA, name, "ok", f"{repository} is in the hub's cache")
     told = hub.ask([asked])[asked]
     if told.problem:

@@ -106,12 +106,11 @@ def _config(name: str) -> Any:
     """The config of a model whose checkpoint is on this machine."""
     from transformers import AutoConfig
 
-    from harness.leaderboard.checkpoints import folder_of
-    from harness.models import model_info
+    from harness.models import checkpoint_folder, model_info
     from model_wrappers.vila.hub import hub_config
     from model_wrappers.vila.layout import is_hub_layout
 
-    folder = folder_of(model_info(name))
+    folder = checkpoint_folder(model_info(name))
     if folder is None:
         raise UserError(f"the checkpoint of {name} is not on this machine; --random-weights measures without it")
     return hub_config(folder) if is_hub_layout(folder) else AutoConfig.from_pretrained(folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.estimate.lengths import RESPONSE
 from harness.judging.models import Price, last_day, price_of
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 BYTES_A_TOKEN = 4
 """Of English text, by OpenAI's own rule of thumb; the prompts are English."""
-REPLY_TOKENS = 40
-"""Of a model's answer, which is part of the prompt; the open answers of these benchmarks are a word to a few lines."""
+REPLY_TOKENS = RESPONSE["open"]
+"""Of a model's answer, which is part of the prompt."""
 VERDICT_TOKENS = 16
 """Of a judge's reply, where it may be longer: a number, a letter, or a dictionary of two keys."""
 WORDS = 20

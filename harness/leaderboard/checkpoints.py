@@ -7,22 +7,7 @@ import math
 import struct
 from pathlib import Path
 
-from harness.models import ModelInfo
 from model_wrappers.errors import UserError
-
-
-def folder_of(info: ModelInfo) -> Path | None:
-    """The checkpoint's folder; None for one on the hub that is not in this machine's cache. The hub is not asked."""
-    folder = Path(info.path_or_hub_id).expanduser()
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(info.path_or_hub_id, revision=info.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def parameters(folder: Path) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import flops
 from harness.benchmarks import benchmark, benchmark_names
-from harness.leaderboard.checkpoints import folder_of, parameters
+from harness.leaderboard.checkpoints import parameters
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Preservation, Scope, Score
 from harness.leaderboard.notes import notes
 from harness.leaderboard.ranks import ranked
@@ -150,9 +150,9 @@ class _Model:
 
     @classmethod
     def of(cls, name: str) -> _Model:
-        from harness.models import model_info
+        from harness.models import checkpoint_folder, model_info
 
-        folder = folder_of(model_info(name))
+        folder = checkpoint_folder(model_info(name))
         if folder is None:
             return cls(None, flops.shape_of(name))
         return cls(parameters(folder), flops.read(folder))

@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from harness.sweep.process import fate, stop
 from model_wrappers.errors import SampleError, UserError
 
 T = TypeVar("T")
@@ -36,8 +37,6 @@ MOST = 4
 """Processes that decode for one GPU; with more, one that waits for its turn holds memory for nothing."""
 FEW = 50
 """Samples for which no process is started: it imports VLMEvalKit for itself, which takes seconds."""
-PATIENCE = 5.0
-"""Seconds that a process gets to end when it is told to."""
 
 
 def processes(device: str, samples: int) -> int:
@@ -187,17 +186,12 @@ class _Decoder:
             self._stopped = True
         if self._process is not None:
             self._process.terminate()
-            self._process.join(PATIENCE)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+            stop(self._process)
 
     def _end(self) -> str:
         assert self._process and self._pipe
-        self._process.join(PATIENCE)
         self._pipe.close()
-        status = self._process.exitcode
-        return f"was killed ({signal.Signals(-status).name})" if status and status < 0 else f"ended with {status}"
+        return fate(self._process)
 
 
 def serve(pipe: Connection, made: bytes) -> None:

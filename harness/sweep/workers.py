@@ -7,27 +7,19 @@ group unfinished and the others go on; every answer that it gave is in the store
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from harness.plan import Data, Plan
 from harness.store import Store
 from harness.sweep import memory
 from harness.sweep.answering import Answerer, Tally, Unfinished
+from harness.sweep.process import fate, interrupts_ignored, stop, telling
 from harness.sweep.progress import Progress
-from model_wrappers.errors import UserError
 
 Group = tuple[str, str]
 """A model and a benchmark."""
@@ -36,8 +28,6 @@ WORKER_MEMORY = 3 << 30
 """Bytes that a worker may need beside its model's weights; torch and VLMEvalKit alone take 1.2 GB."""
 HANDFUL = 2000
 """Answers below which a second process costs more (it imports VLMEvalKit for itself) than it saves."""
-PATIENCE = 5.0
-"""Seconds that a worker gets to end when it is told to."""
 
 
 class WorkerError(RuntimeError):
@@ -158,10 +148,7 @@ class _Crew:
                 worker.process.terminate()
             worker.pipe.close()
         for worker in self.workers:
-            worker.process.join(PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            stop(worker.process)
 
     def _deal(self, worker: _Worker) -> None:
         """The longest group left, of the model that the worker has open if there is one."""
@@ -179,24 +166,8 @@ class _Crew:
 
     def _lost(self, worker: _Worker) -> None:
         assert worker.group
-        worker.process.join(PATIENCE)
-        status = worker.process.exitcode
-        how = f"was killed ({signal.Signals(-status).name})" if status and status < 0 else f"ended with status {status}"
-        self.tally.unfinished.append(Unfinished(*worker.group, f"the process that answered it {how}"))
+        self.tally.unfinished.append(Unfinished(*worker.group, f"the process that answered it {fate(worker.process)}"))
         worker.group = None
-
-
-@contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C reaches every process of a terminal. A process begun in here ignores it from its first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's; the worker ignores them as soon as it runs
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Told(Progress):
@@ -208,30 +179,6 @@ class _Told(Progress):
 
     def advance(self, failed: bool = False) -> None:
         self.pipe.send(("answer", failed))
-
-
-@contextmanager
-def telling(pipe: Connection) -> Iterator[None]:
-    """The whole life of a worker process. Ctrl-C is its parent's to hear; what ends it early is told to the parent.
-
-    Sends ("mistake", UserError) or ("fault", traceback). Ends in silence where the parent is gone.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it and ends this process
-    logging.basicConfig(level=logging.WARNING, format="retain: %(message)s", stream=sys.stderr)
-    message: tuple[str, Any]
-    try:
-        yield
-        return
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except UserError as error:
-        message = ("mistake", error)
-    except Exception:
-        message = ("fault", traceback.format_exc())
-    try:
-        pipe.send(message)
-    except OSError:
-        pass  # nobody listens any more
 
 
 def work(pipe: Connection, plan: Plan, store: Path, data: Path) -> None:

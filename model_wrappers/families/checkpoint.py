@@ -120,11 +120,5 @@ def find_checkpoint(name: str, revision: str | None = None) -> Path:
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UserError(f"No checkpoint folder {name}.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=wanted))
-    except LocalEntryNotFoundError:  # not in the cache, or not all of it
-        return hub.download(name, revision, patterns=wanted)
+    return hub.cached(name, revision, patterns=wanted) or hub.download(name, revision, patterns=wanted)

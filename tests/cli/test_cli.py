@@ -16,30 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.cli import main
 from harness.experiments import loader
 from harness.sweep import progress
 from tests.benchmarks import layouts
+from tests.conftest import Said
 from tests.sweep.conftest import write_experiment
 from tests.tiny import tiny_qwen2_vl
 
 HEAVY = ("torch", "transformers", "vlmeval", "pandas", "decord")
 ROWS = [{"method": "vanilla"}, {"method": "random", "keep": [0.5]}]
-Said = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Said:
-    """Runs the command in this process: status, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return call
 
 
 @pytest.fixture

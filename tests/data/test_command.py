@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,20 @@ import pytest
 import tenacity
 
 from harness.benchmarks import open_benchmark
-from harness.cli import main
 from harness.data import download as downloading
 from harness.data import manifest, sources
 from harness.data.state import state
 from harness.vlmevalkit import kit
 from tests.benchmarks import layouts
+from tests.conftest import Said
 from tests.loopback_hub import COMMIT, Hub, Repository, folder_files, serving, use
 
-Said = Callable[..., tuple[int, str, str]]
 CLASSES = {
     "MME": ("image_yorn", "ImageYORNDataset"),
     "MMStar": ("image_mcq", "ImageMCQDataset"),
     "SEEDBench_IMG": ("image_mcq", "ImageMCQDataset"),
     "MMVet": ("image_vqa", "MMVet"),
 }
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return run
 
 
 @pytest.fixture

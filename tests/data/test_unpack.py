@@ -144,13 +144,13 @@ class Trap:
 
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "zip up": (lambda folder: zipped(folder / "v.zip", {"../../evil.mp4": b"x"}), "leads out of its folder"),
-    "zip absolute": (lambda folder: zipped(folder / "v.zip", {"/tmp/evil.mp4": b"x"}), "leads out of its folder"),
+    "zip absolute": (lambda folder: zipped(folder / "v.zip", {"/evil.mp4": b"x"}), "leads out of its folder"),
     "zip backslash": (lambda folder: zipped(folder / "v.zip", {"..\\evil.mp4": b"x"}), "leads out of its folder"),
     "zip link": (lambda folder: zipped(folder / "v.zip", {"a.mp4": b"/etc/passwd"}, mode=0o120777), "is a link"),
     "zip device": (lambda folder: zipped(folder / "v.zip", {"a.mp4": b""}, mode=0o020666), "is a link or a device"),
     "zip twice": (lambda folder: zipped(folder / "v.zip", {"x/a.mp4": b"1", "y/a.mp4": b"2"}), "a second file called"),
     "tar up": (lambda folder: tarred(folder / "v.tar", {"../evil.mp4": b"x"}), "leads out of its folder"),
-    "tar absolute": (lambda folder: tarred(folder / "v.tar", {"/tmp/evil.mp4": b"x"}), "leads out of its folder"),
+    "tar absolute": (lambda folder: tarred(folder / "v.tar", {"/evil.mp4": b"x"}), "leads out of its folder"),
     "tar symlink": (
         lambda folder: tarred(folder / "v.tar", {"a": special("a", tarfile.SYMTYPE, "../.."), "a/evil": b"x"}),
         "is a link",

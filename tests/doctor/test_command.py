@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from harness.cli import main
 from harness.doctor import disk
-
-Said = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main(["doctor", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return call
+from tests.conftest import Said
 
 
 def test_the_embedded_default_is_well(said: Said, tmp_path: Path) -> None:
-    status, out, err = said("--store", tmp_path / "runs")
+    status, out, err = said("doctor", "--store", tmp_path / "runs")
     assert (status, err) == (0, "") and out.rstrip().endswith("All is well.")
     assert not (tmp_path / "runs").exists()
 
@@ -36,7 +24,7 @@ def test_the_papers_profile_says_what_is_missing(said: Said, tmp_path: Path, mon
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-that-nobody-may-see-1234567890")
     monkeypatch.setattr("harness.doctor.judges.TIMEOUT", 0.001)
-    status, out, _ = said("table3", "--profile", "paper", "--json", "--store", tmp_path / "runs")
+    status, out, _ = said("doctor", "table3", "--profile", "paper", "--json", "--store", tmp_path / "runs")
     found = json.loads(out)
     assert (status, found["profile"], found["well"]) == (1, "paper", False)
     missing = {(check["area"], check["name"]) for check in found["checks"] if check["state"] == "missing"}
@@ -45,12 +33,12 @@ def test_the_papers_profile_says_what_is_missing(said: Said, tmp_path: Path, mon
     assert {("models", f"{name} compressor, videos") for name in models} <= missing
     assert ("data", "Video-MME") in missing and ("judge", "gpt-3.5-turbo-0125 for ActivityNet-QA") in missing
     assert "sk-a-key" not in out
-    status, out, _ = said("table3", "--profile", "paper", "--store", tmp_path / "runs")
+    status, out, _ = said("doctor", "table3", "--profile", "paper", "--store", tmp_path / "runs")
     assert status == 1 and f"Missing: {len(missing)}, which a run needs." in out and "sk-a-key" not in out
 
 
 def test_a_profile_that_nobody_has(said: Said) -> None:
-    status, _, err = said("--profile", "papr")
+    status, _, err = said("doctor", "--profile", "papr")
     assert status == 2 and "no experiment has a profile 'papr' (did you mean 'paper'?); allowed are micro, paper" in err
 
 

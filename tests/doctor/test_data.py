@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from harness.data.sources import PAPER, SOURCES, command
 from harness.data.state import missing
@@ -14,7 +13,7 @@ from harness.doctor import data as benchmarks
 from harness.doctor.check import Check
 from harness.experiments import load
 from tests.benchmarks import layouts
-from tests.doctor.hub import Hub, serving
+from tests.loopback_hub import Hub, Repository, serving, use
 
 LAID_OUT = {
     "Video-MME": layouts.video_mme,
@@ -28,11 +27,9 @@ LAID_OUT = {
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    (tmp_path / "sets").mkdir()
-    (tmp_path / "sets" / "videos.zip").write_bytes(b"x" * 3000)
-    with serving({"datasets/OpenGVLab/MVBench": tmp_path / "sets"}) as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serving() as served:
+        use(served, monkeypatch)
+        served.datasets["OpenGVLab/MVBench"] = Repository({"videos.zip": b"x" * 3000}, ("main", "video"))
         yield served
 
 
@@ -71,7 +68,7 @@ def test_nothing_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert f"`retain data {name}{option}" in found[name].said
         assert f"put them into {place}/NExT-QA/NExTVideo" in found["NExT-QA-MC"].said
         assert found["MVBench"].said.endswith("the hub has it: 2.9 KiB")
-        assert "has no dataset lmms-lab/Video-MME" in found["Video-MME"].said
+        assert "the dataset lmms-lab/Video-MME is not on the hub" in found["Video-MME"].said
         assert found["Video-MME"].said.endswith("it is about 95 GB")
         files = sum(file.size for known in SOURCES.values() for file in known.files if file.needed)
         assert size == 3000 + 2 * 95 * 10**9 + files

@@ -9,26 +9,9 @@ from typing import Any
 import pytest
 
 from harness import models
-from harness.cli import main
 from tests.sweep.conftest import checkpoint, videos, write_experiment
 
-__all__ = ["Model", "checkpoint", "command", "model", "said", "videos"]
-
-Said = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def said(capfd: pytest.CaptureFixture[str]) -> Said:
-    """Runs the command in this process: status, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return call
+__all__ = ["Model", "checkpoint", "command", "model", "videos"]
 
 
 @pytest.fixture

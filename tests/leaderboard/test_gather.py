@@ -14,10 +14,10 @@ from safetensors import safe_open
 
 from harness import flops, plan, results
 from harness.experiments import Experiment, load
-from harness.leaderboard.checkpoints import folder_of, parameters
+from harness.leaderboard.checkpoints import parameters
 from harness.leaderboard.entry import Entry, Leaderboard
 from harness.leaderboard.gather import Gathering
-from harness.models import model_info
+from harness.models import checkpoint_folder, model_info
 from harness.plan import Data, Plan
 from harness.store import Answer, Store
 from model_wrappers.errors import UserError
@@ -227,8 +227,8 @@ def test_relevance_has_no_tflops_and_that_is_said(experiment: Make, store: Store
 
 
 def test_a_checkpoint_that_is_not_here_is_not_asked_for() -> None:
-    assert folder_of(model_info("llava-onevision-qwen2-7b-ov-hf")) is None
-    assert folder_of(model_info(str(CHECKPOINT))) == CHECKPOINT
+    assert checkpoint_folder(model_info("llava-onevision-qwen2-7b-ov-hf")) is None
+    assert checkpoint_folder(model_info(str(CHECKPOINT))) == CHECKPOINT
 
 
 def test_parameters_are_those_of_all_parts_but_the_compressors(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from model_wrappers.compressor import Compressor
 from model_wrappers.errors import UserError
 from model_wrappers.registry import method
 from tests.benchmarks import layouts
-from tests.doctor.hub import COMMIT, serving
+from tests.loopback_hub import COMMIT, Repository, folder_files, serving
 from tests.sweep.conftest import write_experiment
 from tests.tiny import tiny_qwen2_vl
 
@@ -139,7 +139,8 @@ def test_a_compressor_of_the_hub(tmp_path: Path) -> None:
         "import sys; from model_wrappers.compressor.hub import locate, media_folder;"
         "print(media_folder(locate(sys.argv[1]), 'video'))"
     )
-    with serving({"models/someone/net": tmp_path / "net"}) as hub:
+    with serving() as hub:
+        hub.models["someone/net"] = Repository(folder_files(tmp_path / "net"))
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
 
         def ask(where: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +152,7 @@ def test_a_compressor_of_the_hub(tmp_path: Path) -> None:
         folder = Path(found.stdout.strip())
         assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
         assert COMMIT in folder.parts and not (folder.parent / "card.md").exists()
-        assert all(f"/{COMMIT}" in path for path in hub.asked if "someone/net" in path)
+        assert all(f"/{COMMIT}" in path for _, path, _ in hub.asked if "someone/net" in path)
         failed = ask("someone/net@nowhere")
     assert f"someone/net has no revision nowhere on the hub ({hub.url}/someone/net)" in failed.stderr
 

@@ -245,7 +245,7 @@ def test_interrupted_on_a_cluster_of_this_machine_alone(tmp_path: Path, checkpoi
         time.sleep(0.005)
     rays = descendants(process.pid)
     commands = "".join(Path(f"/proc/{each}/cmdline").read_text() for each in rays)
-    scratch = re.findall(r"(/tmp/ray-\w+)/session_", commands)
+    scratch = re.findall(r"([^\0]*/ray-\w+)/session_", commands)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
