@@ -157,8 +157,20 @@ def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmar
         assert keeps.pop("vanilla") == [1.0]
         extra = set(keeps) - set(rows)
         assert {method: keeps[method] for method in rows} == rows
-        assert extra <= {"random"} | (set() if experiment is paper else {"relevance", "oracle", "anti-oracle"})
+        ours = set() if experiment is paper else {"relevance", "oracle", "anti-oracle"}
+        assert extra <= ours | {"random", "downsample"}
     assert {row.fields["seed"] for row in micro.rows if row.method == "random"} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "figure3"])
+@pytest.mark.parametrize("profile", ["paper", "micro"])
+def test_samples_that_matter_are_told_on_every_benchmark(name: str, profile: str) -> None:
+    """They are those that downsample gets wrong at the same retention."""
+    chosen = load(name, profile)
+    (smaller,) = [row for row in chosen.rows if row.method == "downsample"]
+    assert {keep for row in chosen.rows if row.method in ("fastv", "cnn") for keep in row.keep} == set(smaller.keep)
+    asked = {name for table in ("table2", "table3", "figure3") for name in load(table, profile).benchmarks}
+    assert asked == {*IMAGES, "SEEDBench_IMG", *VIDEOS, *QA}
 
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table5", "table6", "table7", "table8"])
