@@ -196,6 +196,8 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, Answ
         "video": kit("vlmeval.inference_video").infer_data_job_video,
         "image": kit("vlmeval.inference").infer_data_job,
     }
+    plan = plans.make(experiment, Data(experiment, data), Store(folder))
+    defined = {(cell.model, cell.row, cell.keep, cell.benchmark) for cell in plan.cells}
     seconds, answers = 0.0, Answers()
     for name in experiment.models:
         model = open_model(name, **plans.open_settings(experiment, name))
@@ -205,6 +207,8 @@ def _loop(experiment: Experiment, data: Path, folder: Path) -> tuple[float, Answ
             for number, row in enumerate(experiment.rows):
                 model.method = method(row.method, **row.fields)
                 for keep in row.keep:
+                    if (name, number, keep, benchmark) not in defined:
+                        continue
                     model.keep = keep
                     opened.dataset.data = asked.copy()
                     work = folder / Path(name).name / f"{benchmark}-{number}-{keep}"

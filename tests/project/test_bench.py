@@ -15,6 +15,7 @@ from harness.bench import relevance, scaling, waiting
 from harness.experiments import Experiment, load
 from tests.benchmarks.layouts import mvbench, next_qa
 from tests.tiny import tiny_qwen2_vl
+from tests.tiny_vila import tiny_vila
 
 EXPERIMENT = """
 name: small
@@ -112,6 +113,18 @@ def test_several_models(experiment: Experiment, data: Path, tmp_path: Path) -> N
     changes = {"models": [first, str(second)], "benchmarks": ["MVBench"], "rows": experiment.rows[:1]}
     found = bench.compare(experiment.model_copy(update=changes), data, 1)
     assert (found.answers, found.equal) == (2, 2)
+
+
+def test_a_row_that_is_not_defined_for_a_model_is_asked_of_the_others(
+    experiment: Experiment, data: Path, tmp_path: Path
+) -> None:
+    """VILA's encoder takes one size of image."""
+    models = [*experiment.models, str(tiny_vila(tmp_path / "vila"))]
+    smaller = experiment.rows[1].model_copy(update={"method": "downsample", "fields": {}, "keep": [0.5]})
+    brief = {model: {"max_new_tokens": 4} for model in models}
+    changes = {"models": models, "benchmarks": ["MVBench"], "rows": [experiment.rows[0], smaller]}
+    found = bench.compare(experiment.model_copy(update={**changes, "model_settings": brief}), data, 1)
+    assert (found.answers, found.equal) == (3, 3)
 
 
 def test_the_whole_command(
