@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import logging
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.plan import Plan
 from harness.sweep import memory
-from harness.sweep.remote import Worker
+from harness.sweep.remote import Worker, scratch
 from harness.sweep.workers import WORKER_MEMORY, cores
 from harness.vlmevalkit import patched
 from model_wrappers.errors import UserError
@@ -33,6 +35,8 @@ ALONE = {
     "RAY_worker_niceness": "0",
 }
 """What a cluster of this machine alone needs in the environment before Ray is loaded."""
+SESSION = "ray-"
+"""What the names of the folders begin with that Ray writes to where the cluster is ours."""
 SHARED_MEMORY = 256 << 20
 """Bytes for Ray's object store where it is ours: answers are small, only the plan lies in it."""
 
@@ -75,15 +79,12 @@ def connected(address: str) -> Iterator[None]:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    place = min(tempfile.gettempdir(), "/tmp", key=len)  # a socket's path has 107 bytes, and Ray's own part takes 63
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder,
+    with ExitStack() as stack:
         # Ray prints on standard output, amid the table, that a worker died; the driver tells what comes of it.
-        patched(ray._private.worker, "print_to_stdstream", lambda *_, **__: None),
-    ):
+        stack.enter_context(patched(ray._private.worker, "print_to_stdstream", lambda *_, **__: None))
         if ours:
             options |= {"num_cpus": cores(), "object_store_memory": SHARED_MEMORY}
-            options |= {"include_dashboard": False, "_temp_dir": folder}
+            options |= {"include_dashboard": False, "_temp_dir": str(stack.enter_context(_session()))}
         try:
             try:
                 ray.init("local" if ours else address, **options)
@@ -93,6 +94,34 @@ def connected(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _session() -> Iterator[Path]:
+    """A folder for what Ray writes, gone at the end of the `with`. Those of drivers that were killed go at its begin:
+    nobody holds their locks any more.
+    """
+    place = scratch(min(tempfile.gettempdir(), "/tmp", key=len))  # a socket's path has 107 bytes, Ray's part takes 63
+    with ExitStack() as stack:
+        with _locked(place):  # no other driver has a folder and not yet its lock
+            for left in place.glob(f"{SESSION}*"):
+                with suppress(OSError), _locked(left, fcntl.LOCK_NB):  # in use, or gone meanwhile
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=SESSION, dir=place))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_locked(folder))
+        yield folder
+
+
+@contextmanager
+def _locked(folder: Path, how: int = 0) -> Iterator[None]:
+    """A folder as this process's alone; with `LOCK_NB`, OSError where it is another's."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Cluster:

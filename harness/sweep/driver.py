@@ -1,7 +1,8 @@
 """A cluster's workers as the driver sees them: it deals shards, keeps what they answer, and makes good for the dead.
 
 A worker that dies loses what it has not told yet, a second's worth; the rest of its shard goes to another one. Only
-what is received is in the store, once, so that a run that was killed goes on from there.
+what is received is in the store, once, so that a run that was killed goes on from there. The sample at which a worker
+lost its device is not asked again in this run: as without Ray, what it lacks is told and comes last in the next one.
 """
 
 from __future__ import annotations
@@ -64,13 +65,15 @@ class _Worker:
     """What it has not answered yet of the one it has."""
     group: Group | None = None
     """What it answered last: it has that model open."""
+    torn: Index | None = None
+    """The sample of its shard that it answered to some cells only: that at which it lost its device."""
     starting: bool = True
     peak: int = 0
 
 
 @dataclass
 class _Pace:
-    """Of one model: seconds and answers so far, and how long the last worker took to open it."""
+    """Of one model: seconds and answers (failures are none) so far, and how long the last worker took to open it."""
 
     timing: Timing = field(default_factory=Timing)
     answers: int = 0
@@ -152,6 +155,7 @@ class _Crew:
         elif kind == "done":
             self._finish(worker, content)
         elif kind == "lost":
+            self._leave_torn(worker, content)
             self._lost(worker, WorkerError(content))
         elif kind == "mistake":
             raise UserError(content)
@@ -161,17 +165,19 @@ class _Crew:
     def _keep(self, worker: _Worker, answers: list[tuple[str, Answer]], tally: Tally) -> None:
         assert worker.shard
         group, wanted = worker.shard.group, worker.shard.wanted
-        complete: dict[Index, None] = {}
         for cell, answer in answers:
             self.ledger.append(group, cell, answer)
             self.progress.advance(failed=answer.error is not None)
-            complete[answer.index] = None
-        for index in complete:
-            del wanted[index]
+            wanted[answer.index] = tuple(each for each in wanted[answer.index] if each != cell)
+        for index in {answer.index for _, answer in answers}:
+            if wanted[index]:
+                worker.torn = index
+            else:
+                del wanted[index]
         self.tally.add(tally)
         pace = self.paces[group[0]]
         pace.timing.add(tally.timing)
-        pace.answers += len(answers)
+        pace.answers += tally.answered
 
     def _finish(self, worker: _Worker, done: Done) -> None:
         assert worker.shard
@@ -228,6 +234,12 @@ class _Crew:
         for idle in self.workers:
             if not idle.starting and idle.says is None:
                 self._deal(idle)
+
+    def _leave_torn(self, worker: _Worker, reason: str) -> None:
+        """Leaves what is lacking of the sample at which a device was lost to the next run, told why."""
+        if worker.shard and worker.torn is not None:
+            del worker.shard.wanted[worker.torn]
+            self._give_up(worker.shard.group, reason)
 
     def _give_up(self, group: Group, reason: str) -> None:
         self.tally.unfinished.append(Unfinished(*group, reason))

@@ -2,7 +2,8 @@
 
 Its messages are (kind, content):
     ("ready", None)                 it can answer
-    ("answers", (answers, tally))   [(id of a cell, Answer)], samples complete, and what was counted meanwhile
+    ("answers", (answers, tally))   [(id of a cell, Answer)] and what was counted meanwhile; samples are complete, but
+                                    for the one at which the device was lost
     ("done", Done)                  the shard's last
     ("lost", sentence)              its last, too: the device works no more, the worker is to be ended
     ("mistake", sentence)           what no sample could be answered with
@@ -131,7 +132,7 @@ class Worker:
 
             harness.micro.register()
         if self._abroad() is None:
-            return Data(self.plan.experiment, self.data, Store(_scratch()).pictures)
+            return Data(self.plan.experiment, self.data, Store(scratch()).pictures)
         return self._compare()
 
     def _compare(self) -> Data:
@@ -140,23 +141,23 @@ class Worker:
         """
         from harness import plan as plans
 
-        scratch = _scratch()
-        with (scratch / "plan.lock").open("w") as lock:
+        own = scratch()
+        with (own / "plan.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            data = Data(self.plan.experiment, self._folder(scratch), Store(scratch).pictures)
-            made = plans.make(self.plan.experiment, data, Store(scratch))
+            data = Data(self.plan.experiment, self._folder(own), Store(own).pictures)
+            made = plans.make(self.plan.experiment, data, Store(own))
         if (told := _difference(_content(self.plan), _content(made))) is not None:
             raise UserError(f"it would not answer as this machine: {told}")
         return data
 
-    def _folder(self, scratch: Path) -> Path:
+    def _folder(self, own: Path) -> Path:
         if self.data.is_dir():
             return self.data
         if self.plan.experiment.data != "micro":
             raise UserError(f"there is no folder {self.data}; each node needs the data at the same path")
         from harness.micro.editions import ensure
 
-        return ensure(scratch)
+        return ensure(own)
 
     def _abroad(self) -> str | None:
         """The address of this node where it is not the driver's."""
@@ -170,9 +171,9 @@ class Worker:
         return str(error) if where is None else f"on the Ray node {where}: {error}"
 
 
-def _scratch() -> Path:
-    """A folder of this user's on this node, for what is made from the data and can be made again."""
-    folder = Path(tempfile.gettempdir()) / f"retain-{os.getuid()}"
+def scratch(place: str | None = None) -> Path:
+    """A folder of this user's on this node, for what can be made again; in `place`, else where temporary files go."""
+    folder = Path(place or tempfile.gettempdir()) / f"retain-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
