@@ -75,7 +75,7 @@ tables: $(INSTALLED)
 # A file's tests stay in one process; each process has one thread, so that they do not get in each other's way.
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check harness model_wrappers tests

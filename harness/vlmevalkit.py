@@ -11,6 +11,7 @@ import importlib
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,8 +163,20 @@ def evaluation(cls: type, **formats: str) -> Iterator[None]:
             if hasattr(module, "track_progress_rich"):
                 stack.enter_context(patched(module, "track_progress_rich", _one_by_one))
         stack.enter_context(_environment({"PRED_FORMAT": "tsv", "EVAL_FORMAT": "csv", **formats}))
+        stack.enter_context(_own_letters())
         stack.enter_context(quiet())
         yield
+
+
+@contextlib.contextmanager
+def _own_letters() -> Iterator[None]:
+    """The kit writes the replies to questions of letters to /tmp/<second>.tsv and reads them back, so that two runs
+    that score in one second may take each other's, and leaves the file. Here it lies in a folder of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="retain-") as folder:
+        place = os.path.relpath(os.path.realpath(folder), os.path.realpath("/tmp"))
+        with patched(kit("vlmeval.dataset.utils.multiple_choice"), "timestr", lambda *_: f"{place}/replies"):
+            yield
 
 
 def _one_by_one(

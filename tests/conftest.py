@@ -1,4 +1,4 @@
-"""The command as it is called, for every test of it."""
+"""The command as it is called, for every test of it; and which files are begun first."""
 
 from __future__ import annotations
 
@@ -23,3 +23,7 @@ def said(capfd: pytest.CaptureFixture[str]) -> Said:
         return status, out, err
 
     return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

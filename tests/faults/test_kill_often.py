@@ -6,6 +6,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 
 def test_a_run_that_is_killed_now_and_again_makes_the_same_table() -> None:
     command = [sys.executable, "-m", "tests.faults.kill", "--times", "8"]

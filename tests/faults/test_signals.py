@@ -17,6 +17,8 @@ from harness.sweep import progress
 from tests.faults.conftest import Said
 from tests.sweep.test_kill import alive, children, lines
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["TERM", "HUP"])
 def test_each_says_how_to_go_on(

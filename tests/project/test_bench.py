@@ -17,6 +17,8 @@ from tests.benchmarks.layouts import mvbench, next_qa
 from tests.tiny import tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
+pytestmark = pytest.mark.long
+
 EXPERIMENT = """
 name: small
 title: Small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from harness.benchmarks import benchmark, open_benchmark
 from harness.scoring import score
+from harness.vlmevalkit import kit
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
 from tests.scoring.conftest import LoopbackJudge
@@ -46,6 +48,32 @@ def test_mmbench_counts_a_question_when_all_its_rotations_are_right(tmp_path: Pa
     # Two rotations of one question and one of another: the mean is still over questions.
     part = score(opened, {0: "B", 1_000_000: "A", 1: "A"})
     assert part.headline == 50.0 == pytest.approx(100 * sum(part.contributions.values()) / 3)
+
+
+def test_another_run_that_scores_in_the_same_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kit puts such replies into a file in /tmp named after the second, and reads them back."""
+    layouts.circular(tmp_path, 3)
+    opened = open_benchmark("MMBench_DEV_EN", tmp_path, 8)
+    replies = answers(opened, *"BADC", *"BADA", *"BADC")
+    words = kit("vlmeval.dataset.utils.multiple_choice")
+    second, dump = f"retain-test-{os.getpid()}", words.dump
+    others: list[Path] = []
+
+    def dump_before_another(table: Any, path: str) -> None:
+        dump(table, path)
+        if "hit" not in table and "prediction" in table:
+            others.append(Path(f"/tmp/{second}").with_suffix(Path(path).suffix))
+            dump(table.iloc[:1], str(others[-1]))
+
+    monkeypatch.setattr(words, "timestr", lambda *_: second)
+    monkeypatch.setattr(words, "dump", dump_before_another)
+    try:
+        kits = raw(opened, {**replies}, tmp_path, model="exact_matching").iloc[0]
+        assert kits["Overall"] == 1.0, "the kit's own, of the other run's replies"
+        assert score(opened, replies).headline == pytest.approx(200 / 3)
+    finally:
+        for place in others:
+            place.unlink(missing_ok=True)
 
 
 def test_several_splits_have_one_headline(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from tests.sweep.doomed import Doomed
 from tests.sweep.test_kill import alive, children
 from tests.sweep.test_loops import MODELS
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Experiment]
 
 

@@ -10,11 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from harness import sweep
 from harness.experiments import load
 from harness.plan import Data
 from harness.store import Store
 from tests.sweep.conftest import write_experiment
+
+pytestmark = pytest.mark.long
 
 
 def lines(store: Path) -> dict[str, bytes]:
@@ -54,7 +58,7 @@ def alive(process: int) -> bool:
 
 
 def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
-    path = write_experiment(tmp_path, checkpoint, max_new_tokens=150)  # slow enough to be met in its middle
+    path = write_experiment(tmp_path, checkpoint, max_new_tokens=60)  # slow enough to be met in its middle
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--workers", "2"]
     process = subprocess.Popen(

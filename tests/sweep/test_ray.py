@@ -27,6 +27,8 @@ from tests.sweep.light_worker import Light
 from tests.sweep.lossy_worker import ASSERTION, BENCHMARK, INDEX, Lossy
 from tests.sweep.test_kill import alive, lines, predictions
 
+pytestmark = pytest.mark.long
+
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: vlm-retain[ray]")
 Make = Callable[..., Experiment]
 ANSWERS = 48

@@ -25,6 +25,8 @@ from model_wrappers.errors import UserError
 from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import lines, predictions
 
+pytestmark = pytest.mark.long
+
 Make = Callable[..., Experiment]
 ANSWERS = 48
 """2 benchmarks of 4 samples, 6 cells each."""
