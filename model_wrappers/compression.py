@@ -19,7 +19,7 @@ from model_wrappers.cheaper_input import IN_USE, InputCompression, generate_chea
 from model_wrappers.encoding import encode
 from model_wrappers.errors import UserError
 from model_wrappers.layer_cut import LayerCut
-from model_wrappers.methods.base import InputTransform, LayerPruner, Method, Vanilla
+from model_wrappers.methods.base import InputTransform, Method, Vanilla
 from model_wrappers.positions import left_pad, shorten
 from model_wrappers.prompt import VisualPrompt, split_batch
 from model_wrappers.relevance.response import run_generate
@@ -69,9 +69,7 @@ class Compression:
         self.model, self.method, self.keep = model, method, check(model, method, keep)
         self._decoder = language_model(model)
         self._visual_ids = visual_token_ids(model)
-        self._layer_cut: LayerCut | None = None
-        if isinstance(method, LayerPruner) and self.keep < 1:
-            self._layer_cut = LayerCut(model, method, self.keep)
+        self._layer_cut = LayerCut.of(model, method, self.keep)
         self._vision = VisionWatch(model) if method.needs_vision and self.keep < 1 else None
         self._handles: list[RemovableHandle] = []
         self._records: list[Record] = []
@@ -118,7 +116,8 @@ class Compression:
         self._scoring = self._watches = False
         self._next: Tensor | None = None  # [B] position after each prompt's last row, where anything is cut
         self._real: Tensor | None = None  # [B, L'] mask after a cut at the input
-        self._width = 0  # rows of the decoder's first layer after the prefill
+        self._shortened = False  # whether anything was cut there
+        self._width = 0  # rows that entered the decoder's first layer in the prefill
         self._dims = 1  # rows of positions: 3 for M-RoPE
 
     def _watch_generate(self) -> None:
@@ -154,6 +153,7 @@ class Compression:
     def _prefill(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
         self._next = self._real = None
+        self._shortened = False
         self._width = embeds.shape[1]
         self._records = []
         if self._ids is None:
@@ -177,21 +177,26 @@ class Compression:
         if self._vision is not None:
             self._vision.share(prompts)
         real = None if mask is None or bool(mask.all()) else mask.bool()
-        if self._layer_cut is not None:
-            self._layer_cut.begin(prompts, real)
-            # After a prompt padded on the right, generate() would count on from the padding.
-            self._next = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
-            return None
-        pairs = [(prompt, self._choose(prompt)) for prompt in prompts]
+        choices = [self._choose(prompt) for prompt in prompts]
+        pairs = list(zip(prompts, choices, strict=True))
         layers = len(self._decoder.layers)
         self._records = [
             Record(prompt.n_visual, self.keep, choice.kept.cpu(), [len(choice.kept)] * layers, choice.seconds)
             for prompt, choice in pairs
         ]
-        if not any(len(choice.kept) < prompt.n_visual or choice.merged is not None for prompt, choice in pairs):
+        self._shortened = any(
+            len(choice.kept) < prompt.n_visual or choice.merged is not None for prompt, choice in pairs
+        )
+        if not self._shortened:
+            if self._layer_cut is not None:
+                self._layer_cut.begin(prompts, real, choices)
+                # After a prompt padded on the right, generate() would count on from the padding.
+                self._next = torch.tensor([prompt.next_position for prompt in prompts], device=embeds.device)
             return None
         shorts = [shorten(prompt, choice.kept, self.method.positions, choice.merged) for prompt, choice in pairs]
         embeds, self._real = left_pad([short.embeds for short in shorts])
+        if self._layer_cut is not None:
+            self._layer_cut.begin(prompts, self._real, choices)
         positions = left_pad([short.positions.T for short in shorts])[0].permute(2, 0, 1)
         self._width = embeds.shape[1]
         self._next = torch.tensor([short.next_position for short in shorts], device=embeds.device)
@@ -230,12 +235,13 @@ class Compression:
                 )
         if self._next is None:
             return None
-        step = torch.arange(seen - self._width, seen - self._width + new, device=self._next.device)
+        trimmed = self._layer_cut.trimmed if self._layer_cut is not None else None
+        width, real = (self._width, self._real) if trimmed is None else trimmed
+        step = torch.arange(seen - width, seen - width + new, device=self._next.device)
         changed = {**kwargs, "position_ids": self._as_decoder((self._next[:, None] + step).expand(self._dims, -1, -1))}
-        if self._layer_cut is None:
-            real = self._real
+        if self._shortened or trimmed is not None:
             if real is not None:
-                real = torch.nn.functional.pad(real, (0, seen + new - self._width), value=True)
+                real = torch.nn.functional.pad(real, (0, seen + new - width), value=True)
             changed["attention_mask"] = real
         return args, changed
 
@@ -258,21 +264,24 @@ def generate(
     prompt.cache["generate_kwargs"] = generate_kwargs
     if isinstance(method, InputTransform) and budget(keep, prompt.n_visual) < prompt.n_visual:
         return generate_cheaper(model, prompt, method, keep, **generate_kwargs)
-    if prompt.n_visual and isinstance(method, LayerPruner) and keep < 1:
-        cut = LayerCut(model, method, keep)
-        cut.begin([prompt], None)
+    choice = choose(model, prompt, method, keep)
+    kept, seconds, merged = choice
+    shorts = None
+    if len(kept) < prompt.n_visual or merged is not None:
+        shorts = [shorten(prompt, kept, method.positions, merged)]
+    cut = LayerCut.of(model, method, keep) if prompt.n_visual else None
+    if cut is not None:
+        cut.begin([prompt], None, [choice])
         cut.attach()
         try:
-            answer = run_generate(model, prompt, None, **generate_kwargs)[0]
+            answer = run_generate(model, prompt, shorts, **generate_kwargs)[0]
         finally:
             cut.detach()
         return answer, cut.records()[0]
     layers = len(language_model(model).layers)
-    kept, seconds, merged = choose(model, prompt, method, keep)
     record = Record(prompt.n_visual, keep, kept.cpu(), [len(kept)] * layers, seconds)
-    if len(kept) < prompt.n_visual or merged is not None:
-        short = shorten(prompt, kept, method.positions, merged)
-        return run_generate(model, prompt, [short], **generate_kwargs)[0], record
+    if shorts is not None:
+        return run_generate(model, prompt, shorts, **generate_kwargs)[0], record
     start = time.perf_counter()
     answer = run_generate(model, prompt, None, **generate_kwargs)[0]
     if not generate_kwargs.get("do_sample", model.generation_config.do_sample):

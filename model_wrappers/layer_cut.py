@@ -1,23 +1,27 @@
 """Cutting between decoder layers: the hooks behind every LayerPruner.
 
 At prefill the layer before a cut is looked at (its input, not its attention), and the layer after it gets fewer rows.
-From there on each layer has its own KV length, so each needs its own mask, at prefill and on every decode step.
+From there on each layer has its own KV length, so each needs its own mask, at prefill and on every decode step. Where a
+method trims, each cut takes the rows out of the caches of all layers before it too, which then are of one length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
 from model_wrappers.anatomy import language_model
-from model_wrappers.methods.base import Cut, LayerPruner, Passage
+from model_wrappers.errors import UserError
+from model_wrappers.methods.base import Cut, LayerPruner, Merger, Method, Passage
 from model_wrappers.positions import left_pad, renumbered
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Record, check_media, rises, stopwatch
+from model_wrappers.selection import Choice, Record, check_media, rises, stopwatch
 
 
 class LayerCut:
@@ -30,8 +34,26 @@ class LayerCut:
         self.plan = dict(sorted(method.plan(self.n_layers, keep).items()))
         if not self.plan or min(self.plan) < 1 or max(self.plan) >= self.n_layers:
             raise ValueError(f"{type(method).__name__} planned cuts at {sorted(self.plan)} of {self.n_layers} layers")
+        self._renumbers = method.positions == "renumber" and not method.trims
         self._handles: list[RemovableHandle] = []
         self._prompts: list[VisualPrompt] = []
+
+    @classmethod
+    def of(cls, model: Any, method: Method, keep: float) -> LayerCut | None:
+        """What `method` cuts between the layers of `model`; None where it cuts nothing there."""
+        if not isinstance(method, LayerPruner) or keep == 1:
+            return None
+        if isinstance(method, Merger) and not method.plan(len(language_model(model).layers), keep):
+            return None
+        return cls(model, method, keep)
+
+    @property
+    def trimmed(self) -> tuple[int, Tensor | None] | None:
+        """Rows that each layer's cache held after the prefill, padding included, and which are none [B, rows]; None
+        where the method leaves the caches as they are.
+        """
+        last = max(self.plan)
+        return (self._widths[last], self._real[last]) if self.method.trims else None
 
     def attach(self) -> None:
         """Hooks the layers."""
@@ -49,11 +71,12 @@ class LayerCut:
         while self._handles:
             self._handles.pop().remove()
 
-    def begin(self, prompts: list[VisualPrompt], real: Tensor | None) -> None:
+    def begin(self, prompts: list[VisualPrompt], real: Tensor | None, choices: Sequence[Choice] | None = None) -> None:
         """Says which prompts the coming prefill holds.
 
         Args:
-            real: [B, L] bool, False where the batch is padded; None where nothing is.
+            real: [B, L] bool, False where the batch that enters the first layer is padded; None where nothing is.
+            choices: what was left of each prompt at the language model's input; None: everything.
 
         Raises:
             UserError: the method is not defined for what a prompt shows.
@@ -62,14 +85,17 @@ class LayerCut:
             check_media(self.model, self.method, prompt)
         self._prompts = prompts
         device = prompts[0].visual.device
-        self._uncut = [
-            torch.arange(len(prompt.input_ids), device=device) if real is None else real[row].nonzero().squeeze(1)
-            for row, prompt in enumerate(prompts)
+        if choices is None:
+            choices = [Choice(torch.arange(prompt.n_visual, device=device), 0.0) for prompt in prompts]
+        # Which of the prompts' rows are left, and where they are in the batch that a layer works on.
+        self._rows = [prompt.rows_kept(choice.kept) for prompt, choice in zip(prompts, choices, strict=True)]
+        self._columns = [
+            torch.arange(len(rows), device=device) if real is None else real[row].nonzero().squeeze(1)
+            for row, rows in enumerate(self._rows)
         ]
-        self._columns = self._uncut  # where the prompts' rows are in the batch that a layer works on
-        self._rows = [torch.arange(len(prompt.input_ids), device=device) for prompt in prompts]  # which are left
-        self._counts: list[list[int]] = [[prompt.n_visual] * min(self.plan) for prompt in prompts]
-        self._seconds = [0.0] * len(prompts)
+        self._entry = self._places()
+        self._counts = [[len(choice.kept)] * min(self.plan) for choice in choices]
+        self._seconds = [choice.seconds for choice in choices]
         self._entered: tuple[Any, Tensor, tuple[Tensor, ...]] | None = None
         self._real: dict[int, Tensor | None] = {}
         self._masks: dict[tuple[int, int, int], Any] = {}
@@ -83,9 +109,20 @@ class LayerCut:
         records = []
         for row, prompt in enumerate(self._prompts):
             rows = self._rows[row]
-            kept = (prompt.visual.cumsum(0) - 1)[rows[prompt.visual[rows]]].sort().values
-            records.append(Record(prompt.n_visual, self.keep, kept.cpu(), list(self._counts[row]), self._seconds[row]))
+            kept = _tokens(prompt, rows).sort().values.cpu()
+            worked = list(self._counts[row])
+            held = worked[-1:] * self.n_layers if self.method.trims else worked
+            more = worked if worked != held else None
+            records.append(Record(prompt.n_visual, self.keep, kept, held, self._seconds[row], worked=more))
         return records
+
+    def _places(self) -> list[Tensor]:
+        """Of each prompt [L] long: the column of each of its rows that is left in the batch that a layer works on."""
+        found = []
+        for prompt, rows, columns in zip(self._prompts, self._rows, self._columns, strict=True):
+            found.append(torch.zeros_like(prompt.input_ids))
+            found[-1][rows] = columns
+        return found
 
     def _look(self, index: int) -> Any:
         def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -101,12 +138,15 @@ class LayerCut:
             hidden, cache = args[0], kwargs.get("past_key_values")
             seen = _seen(cache, index)
             if not seen:
-                if index in self.plan:  # every layer is handed the uncut rotary tables
+                if index in self.plan:  # every layer is handed the rotary tables of the first
+                    before = self._places()
                     hidden = self._cut(index, layer, hidden, kwargs["position_embeddings"])
+                    if self.method.trims and cache is not None:
+                        self._trim(cache.layers[:index], before)
                 kwargs = {**kwargs, "position_embeddings": self._embeddings}
-            elif self.method.positions == "renumber":
+            elif self._renumbers:
                 kwargs = {**kwargs, "position_embeddings": self._step_embeddings(index, hidden, seen)}
-            real = self._real_at(index)
+            real = self._real[self._laid_out_by(index, seen)]
             if real is not None:
                 real = torch.nn.functional.pad(real, (0, seen + hidden.shape[1] - real.shape[1]), value=True)
             kwargs = {**kwargs, "attention_mask": self._mask(index, hidden, real, cache), "position_ids": None}
@@ -115,7 +155,7 @@ class LayerCut:
         return hook
 
     def _cut(self, index: int, layer: Any, hidden: Tensor, uncut: tuple[Tensor, ...]) -> Tensor:
-        """What is left of `hidden` at the input of `layer`; `uncut` are the rotary tables of the uncut batch."""
+        """What is left of `hidden` at the input of `layer`; `uncut` are the rotary tables of the first layer."""
         assert self._entered is not None
         before, entered, tables = self._entered
         self._entered = None
@@ -126,6 +166,7 @@ class LayerCut:
             if prompt.n_visual:
                 passage = Passage(
                     prompt,
+                    _tokens(prompt, rows),
                     before,
                     self._of(entered, row),
                     layer,
@@ -147,11 +188,28 @@ class LayerCut:
         self._columns = [torch.arange(width - len(rows), width, device=rows.device) for rows in self._rows]
         self._masks.clear()
         self._widths[index] = width
-        if self.method.positions == "renumber":
+        if self._renumbers:
             self._embeddings = self._renumber(index, hidden)
         else:
             self._embeddings = tuple(self._tables_left(part) for part in uncut)
         return padded
+
+    def _trim(self, layers: Sequence[Any], before: list[Tensor]) -> None:
+        """Leaves in the caches of these layers the rows that are left, laid out as the batch of the layer behind.
+
+        before: `_places` before the cut.
+        """
+        columns, _ = left_pad([places[rows] for places, rows in zip(before, self._rows, strict=True)])
+        for layer in layers:
+            if type(layer) is not DynamicLayer:
+                raise UserError(
+                    f"{type(self.method).__name__} cuts the KV cache: it must be dynamic, and this has a "
+                    f"{type(layer).__name__}"
+                )
+            for name in ("keys", "values"):
+                part = getattr(layer, name)  # [B, heads, L, head_dim]
+                at = columns.to(part.device)[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
+                setattr(layer, name, part.gather(2, at))
 
     def _of(self, states: Tensor, row: int) -> Tensor:
         """[L, ...]: one prompt's rows of what a layer works on, without padding."""
@@ -160,11 +218,11 @@ class LayerCut:
         return own if len(columns) == own.shape[0] else own[columns]
 
     def _tables_left(self, part: Tensor) -> Tensor:
-        """[B, L', head_dim] of the rows left, from a rotary table of the uncut batch."""
+        """[B, L', head_dim] of the rows left, from a rotary table of the batch that entered the first layer."""
         return left_pad(
             [
-                part[number if part.shape[0] > 1 else 0, columns[rows].to(part.device)]
-                for number, (columns, rows) in enumerate(zip(self._uncut, self._rows, strict=True))
+                part[number if part.shape[0] > 1 else 0, places[rows].to(part.device)]
+                for number, (places, rows) in enumerate(zip(self._entry, self._rows, strict=True))
             ]
         )[0]
 
@@ -194,15 +252,17 @@ class LayerCut:
         """The last cut that layer `index` comes after."""
         return max(cut for cut in self.plan if cut <= index)
 
-    def _real_at(self, index: int) -> Tensor | None:
-        return self._real[self._cut_before(index)]
+    def _laid_out_by(self, index: int, seen: int) -> int:
+        """The cut that says which rows, and what padding, a layer works on: in a step those that its cache holds."""
+        return max(self.plan) if self.method.trims and seen else self._cut_before(index)
 
     def _mask(self, index: int, hidden: Tensor, real: Tensor | None, cache: Any) -> Any:
         """The mask for this layer's own KV length, in the form that the attention kernel in use takes."""
         if real is None and hidden.shape[1] == 1 and not getattr(cache, "is_compileable", False):
             return None  # one row that looks at everything: no kernel needs a mask for that
         # Layers between two cuts share a mask; the key tells steps apart by the length seen so far.
-        key = (self._cut_before(index), _seen(cache, index), hidden.shape[1])
+        seen = _seen(cache, index)
+        key = (self._laid_out_by(index, seen), seen, hidden.shape[1])
         if key not in self._masks:
             self._masks = {
                 key: create_causal_mask(
@@ -214,6 +274,11 @@ class LayerCut:
                 )
             }
         return self._masks[key]
+
+
+def _tokens(prompt: VisualPrompt, rows: Tensor) -> Tensor:
+    """[n] long: which of the prompt's visual tokens stand in these of its rows, in the order of the rows."""
+    return (prompt.visual.cumsum(0) - 1)[rows[prompt.visual[rows]]]
 
 
 def _apply(cut: Cut, hidden: Tensor, rows: Tensor, visual: Tensor, name: str) -> tuple[Tensor, Tensor]:

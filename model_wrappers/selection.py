@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model_wrappers.anatomy import tokens_a_frame, visual_token_ids
 from model_wrappers.errors import UserError
-from model_wrappers.methods.base import Merger, Method, Scorer, Selector
+from model_wrappers.methods.base import LayerPruner, Merger, Method, Scorer, Selector
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.rounding import budget as budget
 from model_wrappers.rounding import check_keep as check_keep
@@ -31,12 +31,19 @@ class Record:
     """[k] long, sorted: indices into the prompt's visual tokens; after its last cut, where a method cuts in layers. Of
     merged tokens those in whose places they stand."""
     kv_visual: list[int] = field(default_factory=list)
-    """Visual tokens in the KV cache of each decoder layer."""
+    """Visual tokens in the KV cache of each decoder layer, after the prefill."""
     scoring_seconds: float = 0.0
     """Time spent to find out which tokens to keep."""
     made: int | None = None
     """Visual tokens that the vision encoder made of a cheaper input; none of the prompt's own is kept then, and `kept`
     is empty. None for every method that works on the full one."""
+    worked: list[int] | None = None
+    """Visual tokens that each decoder layer worked on, where a method then cut its cache; None: as many as it holds."""
+
+    @property
+    def by_layer(self) -> list[int]:
+        """Visual tokens that each decoder layer worked on."""
+        return self.kv_visual if self.worked is None else self.worked
 
     @property
     def realised(self) -> int:
@@ -73,7 +80,7 @@ class Choice(NamedTuple):
 
 
 def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Choice:
-    """Which visual tokens `method` keeps at the language model's input.
+    """Which visual tokens `method` keeps at the language model's input: all, where it cuts between layers alone.
 
     Scores are remembered in `prompt.cache[method]`: they are the same for every `keep`.
 
@@ -82,8 +89,9 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
     """
     n_visual = prompt.n_visual
     k = budget(keep, n_visual)
+    everything = Choice(torch.arange(n_visual, device=prompt.visual.device), 0.0)
     if k == n_visual:
-        return Choice(torch.arange(n_visual, device=prompt.visual.device), 0.0)
+        return everything
     check_media(model, method, prompt)
     last_is_visual = bool(prompt.visual[-1])
     if isinstance(method, Scorer):
@@ -114,6 +122,8 @@ def choose(model: Any, prompt: VisualPrompt, method: Method, keep: float) -> Cho
             kept = torch.cat((kept[:-1], kept.new_tensor([n_visual - 1])))
             merged = torch.cat((merged[:-1], prompt.inputs_embeds[-1:].to(merged)))
         return Choice(kept, watch.seconds + owed, merged)
+    if isinstance(method, LayerPruner):
+        return everything
     raise TypeError(f"{type(method).__name__} does not cut at the language model's input")
 
 

@@ -64,6 +64,12 @@ class Method:
         """
         return [budget(keep, n_visual)] * n_layers
 
+    def held(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
+        """[n_layers] visual tokens that each layer's KV cache holds after the prefill: those of `counts`, but for a
+        method that cuts the caches of layers that have run.
+        """
+        return self.counts(n_layers, keep, n_visual)
+
     def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
         """What the vision encoder is given of a prompt: all of it, but for a method that makes its input cheaper. None:
         the method does not say.
@@ -144,7 +150,11 @@ class InputTransform(Method):
 
 @dataclass(frozen=True)
 class Merger(Method):
-    """Puts fewer embeddings in the place of the visual tokens, at the language model's input."""
+    """Puts fewer embeddings in the place of the visual tokens, at the language model's input.
+
+    A Merger that is a LayerPruner too merges first, and cuts between layers what that has left; k is what its last cut
+    is to leave.
+    """
 
     def merge(self, model: Any, prompt: VisualPrompt, k: int) -> tuple[Tensor, Tensor]:
         """m embeddings [m, d] and [m] long: the visual tokens, sorted, in whose places and positions they stand.
@@ -163,6 +173,8 @@ class Passage:
 
     prompt: VisualPrompt
     """As it was before any cut."""
+    tokens: Tensor
+    """[n] long: which of the prompt's visual tokens they are; of merged ones those in whose places they stand."""
     before: nn.Module
     """The decoder layer that has just run. It must not be run again, nor the one behind the cut be run."""
     entered: Tensor
@@ -213,6 +225,10 @@ class LayerPruner(Method):
 
     looks: ClassVar[Literal["before", "behind"]] = "before"
     """At which of the two layers around a cut `score` looks."""
+    trims: ClassVar[bool] = False
+    """Whether a cut also takes the rows out of the KV caches of the layers before it. These work on more tokens than
+    they hold then, and as their keys are rotated already, no cut between layers renumbers: `positions` says how the
+    prompt is numbered that enters the first layer."""
 
     def plan(self, n_layers: int, keep: float) -> dict[int, float]:
         """{index of the layer at whose input is cut: share of the prompt's visual tokens kept from there on}.
@@ -234,6 +250,10 @@ class LayerPruner(Method):
             there = self.left(plan[index], n_visual, there) if there and index in plan else there
             counts.append(there)
         return counts
+
+    def held(self, n_layers: int, keep: float, n_visual: int) -> list[int]:
+        counts = self.counts(n_layers, keep, n_visual)
+        return counts[-1:] * n_layers if self.trims else counts
 
     def score(self, layer: nn.Module, hidden: Tensor, position_embeddings: Any, visual: Tensor) -> Tensor:
         """[n] float for the n visual rows still there; higher is kept.

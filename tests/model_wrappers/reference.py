@@ -16,12 +16,18 @@ from model_wrappers.prompt import VisualPrompt
 
 @torch.no_grad()
 def masked_logits(
-    model: Any, prompt: VisualPrompt, cuts: dict[int, Tensor], answer: Tensor, positions: str = "own"
+    model: Any,
+    prompt: VisualPrompt,
+    cuts: dict[int, Tensor],
+    answer: Tensor,
+    positions: str = "own",
+    trims: bool = False,
 ) -> Tensor:
     """Logits [T, vocabulary] of the rows that predict `answer` [T].
 
     `cuts`: {layer from which on: the prompt's visual tokens that are left}. `positions`: "renumber" counts the rows
-    that are left anew from each cut on.
+    that are left anew from each cut on. `trims`: the answer's rows see in no layer what any cut takes, and only a cut
+    at the input counts anew.
     """
     decoder = model.model.language_model
     embeds = torch.cat((prompt.inputs_embeds, model.get_input_embeddings()(answer[:-1])))
@@ -34,7 +40,7 @@ def masked_logits(
     decoder.config._attn_implementation = "eager"
     try:
         for index, layer in enumerate(decoder.layers):
-            if positions == "renumber" and index in cuts:
+            if positions == "renumber" and index in cuts and not (trims and index):
                 numbers, following = counted_anew(prompt, cuts[index].tolist())
             after = following + torch.arange(len(answer) - 1)
             table = torch.cat((numbers, after.expand(numbers.shape[0], -1)), dim=1)
@@ -46,6 +52,10 @@ def masked_logits(
                 cut[kept] = False
                 mask[:, places[cut]] = float("-inf")
                 mask.fill_diagonal_(0.0)  # a row that sees nothing would be NaN; cut rows are looked at by none
+            for kept in cuts.values() if trims else ():
+                gone = torch.ones(prompt.n_visual, dtype=torch.bool)
+                gone[kept] = False
+                mask[len(prompt.input_ids) :, places[gone]] = float("-inf")
             hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotary)
     finally:
         decoder.config._attn_implementation = before

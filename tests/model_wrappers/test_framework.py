@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
-from model_wrappers import UserError, budget, compress, encode
-from model_wrappers.methods.base import LayerPruner, Scorer
-from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, TEXT, answer, load, new_tokens
+from model_wrappers import UserError, budget, compress, encode, generate
+from model_wrappers.methods.base import LayerPruner, Merger, Scorer
+from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, STEPS, TEXT, VIDEO, answer, load, new_tokens
 from tests.model_wrappers.reference import masked_logits
 from tests.model_wrappers.table import LAYERS, METHODS, ONE_FAMILY, ROWS, Family, Row, only
 
@@ -81,6 +83,93 @@ def test_cuts_at_three_layers(model: Any, ask: Any, family: Family, attention: s
         expected = masked_logits(model, prompt, cuts, new_tokens(output, inputs)[index])
         torch.testing.assert_close(torch.stack(output.logits)[:, index], expected, atol=5e-5, rtol=1e-4)
         assert compression.last[index].kept.tolist() == kept.tolist()
+
+
+class Narrowing(LayerPruner):
+    """The last visual tokens stay longest."""
+
+    def plan(self, n_layers: int, keep: float) -> dict[int, float]:
+        return {1: 0.5, 2: 0.3, 4: keep}
+
+    def score(self, layer: Any, hidden: Any, position_embeddings: Any, visual: Any) -> torch.Tensor:
+        return torch.arange(int(visual.sum())).float()
+
+
+class Trimming(Narrowing):
+    """And each cut is one of the caches before it."""
+
+    trims = True
+
+
+class Halving(Merger, Narrowing):
+    """First every second token becomes the sum of itself and the next."""
+
+    def merge(self, model: Any, prompt: Any, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        features = prompt.inputs_embeds[prompt.visual]
+        return features[:-1:2] + features[1::2], torch.arange(len(features) - 1)[::2]
+
+
+class HalvingAndTrimming(Halving, Trimming):
+    """All of it."""
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", [Trimming, Halving, HalvingAndTrimming])
+@pytest.mark.parametrize("positions", ["own", "renumber"])
+def test_merging_first_and_cutting_caches(
+    model: Any, ask: Any, kind: type[Narrowing], positions: Any, attention: str
+) -> None:
+    """In a padded batch, and on the sweep's path: caches of one length, which the answer's rows see cut in all layers;
+    without that, a merger that prunes between layers is both, one after the other."""
+    batch, made = (MIXED, TEXT, VIDEO), kind(positions=positions)
+    model.set_attn_implementation(attention)
+    try:
+        inputs = ask(*batch)
+        with compress(model, made, keep=0.1) as compression:
+            output = answer(model, inputs)
+        assert torch.equal(output.sequences[1], answer(model, inputs).sequences[1])
+        for index, parts in enumerate(batch):
+            (prompt,) = encode(model, ask(parts))
+            tokens, record = generate(model, prompt, made, 0.1, max_new_tokens=STEPS, min_new_tokens=STEPS)
+            assert torch.equal(tokens, new_tokens(output, inputs)[index])
+            (one, other) = (compression.last[index], record)
+            assert (one.kept.tolist(), one.kv_visual, one.worked) == (
+                other.kept.tolist(),
+                other.kv_visual,
+                other.worked,
+            )
+    finally:
+        model.set_attn_implementation("sdpa")
+    for index, parts in enumerate(batch):
+        (prompt,) = encode(model, ask(parts))
+        if not prompt.n_visual:
+            continue
+        kept, cuts = torch.arange(prompt.n_visual), {}
+        if isinstance(made, Merger):
+            merged, kept = made.merge(model, prompt, 1)
+            embeds = prompt.inputs_embeds.clone()
+            embeds[prompt.visual_rows[kept]] = merged
+            prompt, cuts = dataclasses.replace(prompt, inputs_embeds=embeds), {0: kept}
+        for layer, share in ((1, 0.5), (2, 0.3), (4, 0.1)):
+            kept = kept[-budget(share, prompt.n_visual) :]
+            cuts[layer] = kept
+        counts = [cuts[max(cut for cut in cuts if cut <= layer)] for layer in range(1, LAYERS)]
+        expected = [len(cuts.get(0, prompt.visual_rows)), *map(len, counts)]
+        found = compression.last[index]
+        assert found.by_layer == expected
+        assert found.kv_visual == (expected[-1:] * LAYERS if made.trims else expected)
+        numbers = positions if 0 in cuts or not made.trims else "own"
+        answered = new_tokens(output, inputs)[index]
+        truth = masked_logits(model, prompt, cuts, answered, numbers, made.trims)
+        torch.testing.assert_close(torch.stack(output.logits)[:, index], truth, atol=5e-5, rtol=1e-4)
+
+
+@ONE_FAMILY
+def test_a_cache_that_cannot_be_cut_is_refused(model: Any, ask: Any) -> None:
+    cache = DynamicCache(config=model.config.get_text_config())
+    cache.layers[0] = DynamicSlidingWindowLayer(sliding_window=4096)
+    with pytest.raises(UserError, match="DynamicSlidingWindowLayer"), compress(model, Trimming(), keep=0.1):
+        answer(model, ask(IMAGE), past_key_values=cache)
 
 
 # What the framework asks of a method.
