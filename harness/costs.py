@@ -1,10 +1,10 @@
-"""What a row of a results table costs: FLOPs and KV cache of its visual tokens, from what the layers held, and the
-prefill that `retain efficiency` measured.
+"""What a row of a results table costs: FLOPs and KV cache of its visual tokens, from what the layers worked on and what
+they held, and the prefill that `retain efficiency` measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -46,14 +46,13 @@ class Prices:
         tokens = self.experiment.costs_at.get(model)
         if tokens is None:
             return None
-        shares = [_shares(answer) for answer in answers if answer.visual and answer.kv_visual]
+        counted = [answer for answer in answers if answer.visual and answer.by_layer]
         tflops = kv_bytes = prefill = None
-        if shares:
-            held = [tokens * fmean(layer) for layer in zip(*shares, strict=True)]
+        if counted:
             shape, made = self._shape(model), method(row.method, **row.fields)
-            counted = flops.by_paper(shape, made, tokens, held)
-            tflops = None if counted is None else counted / 1e12
-            kv_bytes = shape.kv_bytes(held)
+            operations = flops.by_paper(shape, made, tokens, _at(tokens, counted, lambda answer: answer.by_layer))
+            tflops = None if operations is None else operations / 1e12
+            kv_bytes = shape.kv_bytes(_at(tokens, counted, lambda answer: answer.kv_visual))
         if (measured := self._measured(model, row, keep)) is not None:
             prefill = measured["seconds"]["scoring"] + measured["seconds"]["prefill"]
         return Costs(tflops, prefill, kv_bytes)
@@ -96,6 +95,7 @@ class Prices:
         return found
 
 
-def _shares(answer: Answer) -> list[float]:
-    """By layer, how much of the prompt's visual tokens it held."""
-    return [count / (answer.visual or 1) for count in answer.kv_visual or ()]
+def _at(tokens: int, answers: Sequence[Answer], part: Callable[[Answer], list[int] | None]) -> list[float]:
+    """By layer, a part of `tokens` visual tokens: as large as that of the answers' prompts is, on average."""
+    shares = [[count / (answer.visual or 1) for count in part(answer) or ()] for answer in answers]
+    return [tokens * fmean(layer) for layer in zip(*shares, strict=True)]

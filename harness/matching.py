@@ -1,4 +1,4 @@
-"""Equal budgets: the keep at which a method's layers hold, on average, what a cut at the LLM input holds.
+"""Equal budgets: the keep at which a method's layers work on as much, on average, as behind a cut at the LLM input.
 
 FastV at 50% holds all visual tokens in its first layers, so it has more to look at than a method that cuts to 50%
 before the language model. With `--match equivalent_tokens` a retention of 50% means for every method that an average
@@ -30,7 +30,7 @@ LEAST = 1 / TOKENS
 
 
 def share(method: Method, n_layers: int, keep: float) -> float:
-    """Visual tokens that an average layer holds, of all."""
+    """Visual tokens that an average layer works on, of all."""
     return fmean(method.counts(n_layers, keep, TOKENS)) / TOKENS
 
 

@@ -292,7 +292,7 @@ def _row(
 ) -> RowResult:
     counted = [answer for answer in answers if answer.visual]
     evidence = [answer.evidence_kept for answer in answers if answer.evidence_kept is not None]
-    held = [(fmean(answer.kv_visual), answer.visual) for answer in counted if answer.kv_visual and answer.visual]
+    worked = [(fmean(answer.by_layer), answer.visual) for answer in counted if answer.by_layer and answer.visual]
     realised = [answer.kept / answer.visual for answer in counted if answer.kept is not None and answer.visual]
     return RowResult(
         model,
@@ -302,8 +302,8 @@ def _row(
         cells,
         evidence_kept=fmean(evidence) if evidence else None,
         realised=fmean(realised) if realised else None,
-        layer_mean=fmean(tokens / visual for tokens, visual in held) if held else None,
-        equivalent_tokens=fmean(tokens for tokens, _ in held) if held else None,
+        layer_mean=fmean(tokens / visual for tokens, visual in worked) if worked else None,
+        equivalent_tokens=fmean(tokens for tokens, _ in worked) if worked else None,
         fields=dict(fields),
         costs=costs,
     )

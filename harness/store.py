@@ -30,9 +30,11 @@ class Answer:
     """What one method at one keep answered to one sample.
 
     Exactly one of `prediction` and `error` is set. `visual` and `kept` count the prompt's visual tokens before and
-    after the cut, `kv_visual` the visual tokens in each layer's KV cache. `evidence_kept` is the share (0 to 1) of the
-    tokens the question is about that were kept; None where the benchmark does not say which they are. Seconds are wall
-    time; `seconds` is the whole answer, encoding excluded, and `scoring_seconds` the part of the method's scoring.
+    after the cut, `kv_visual` the visual tokens in each layer's KV cache, `worked` those that each layer worked on
+    where its cache was then cut (None, which is not written: as many as it holds). `evidence_kept` is the share (0 to
+    1) of the tokens the question is about that were kept; None where the benchmark does not say which they are. Seconds
+    are wall time; `seconds` is the whole answer, encoding excluded, and `scoring_seconds` the part of the method's
+    scoring.
     """
 
     index: Index
@@ -44,6 +46,12 @@ class Answer:
     evidence_kept: float | None = None
     scoring_seconds: float | None = None
     seconds: float | None = None
+    worked: list[int] | None = None
+
+    @property
+    def by_layer(self) -> list[int] | None:
+        """Visual tokens that each layer worked on."""
+        return self.kv_visual if self.worked is None else self.worked
 
 
 FIELDS = tuple(Answer.__dataclass_fields__)
@@ -148,7 +156,10 @@ class CellWriter:
         """Writes one line whole, or nothing of it. Raises StoreError when the disk refuses; earlier lines stay as they
         are.
         """
-        self._journal.append({name: getattr(answer, name) for name in FIELDS})
+        line = {name: getattr(answer, name) for name in FIELDS}
+        if answer.worked is None:
+            del line["worked"]
+        self._journal.append(line)
         self.answers[answer.index] = answer
 
     def close(self) -> None:

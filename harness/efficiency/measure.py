@@ -58,6 +58,8 @@ class Measured:
     variant: Variant
     visual: int = 0
     kept: int = 0
+    by_layer: list[int] = field(default_factory=list)
+    """Visual tokens that each layer worked on."""
     kv_visual: list[int] = field(default_factory=list)
     kv_bytes: int = 0
     """Keys and values of the whole prompt, text included, after the prefill."""
@@ -130,11 +132,11 @@ def _first(model: Any, measured: Measured, prompt: VisualPrompt, decoded: int) -
     except (SampleError, UserError) as error:  # a method that is not defined for this input says so
         measured.lacking = " ".join(str(error).split())
         return
-    measured.visual, measured.kv_visual = record.visual, list(record.kv_visual)
+    measured.visual, measured.by_layer, measured.kv_visual = record.visual, record.by_layer, record.kv_visual
     measured.kept = min(record.kv_visual, default=0)
     measured.kv_bytes = steps[-decoded].kv_bytes
     shape = flops.of_config(model.config.to_dict(), str(model.name_or_path))
-    counted = flops.by_paper(shape, measured.variant.method, record.visual, record.kv_visual)
+    counted = flops.by_paper(shape, measured.variant.method, record.visual, record.by_layer)
     measured.tflops = None if counted is None else counted / 1e12
 
 

@@ -134,7 +134,7 @@ def _variant(line: Line) -> dict[str, Any]:
         **named,
         "visual_tokens": each.visual,
         "kept": each.kept,
-        "visual_tokens_by_layer": each.kv_visual,
+        "visual_tokens_by_layer": each.by_layer,
         "kv_bytes": each.kv_bytes,
         "peak_bytes": each.peak_bytes,
         "tflops": each.tflops,

@@ -53,7 +53,7 @@ def layer_means(plan: Plan, store: Store) -> LayerMeans:
     for _, row, keep, cells in plan.rows():
         for cell in cells:
             answers = store.cell(cell.settings).read().values()
-            shares = [fmean(one.kv_visual) / one.visual for one in answers if one.visual and one.kv_visual]
+            shares = [fmean(one.by_layer) / one.visual for one in answers if one.visual and one.by_layer]
             if shares:
                 key = (cell.settings["model"]["name"], row.method, digest(dict(row.fields)), keep)
                 found.setdefault(key, {})[cell.benchmark] = fmean(shares)

@@ -37,11 +37,13 @@ class Exact:
 class Count:
     """What a plan costs.
 
-    held: visual tokens by decoder layer. equivalent_tokens: their mean. share: that of the prompt's visual tokens.
-    paper: operations by arXiv 2506.01097, eq. 4 to 6, a multiply-add as one; None where its convention has no term for
-    the method. exact: see `Exact`. kv_bytes: of the visual tokens in the KV cache.
+    worked: visual tokens that each decoder layer works on. held: those that its KV cache holds after the prefill.
+    equivalent_tokens: the mean of `worked`. share: that of the prompt's visual tokens. paper: operations by arXiv
+    2506.01097, eq. 4 to 6, a multiply-add as one; None where its convention has no term for the method. exact: see
+    `Exact`. kv_bytes: of the visual tokens held.
     """
 
+    worked: tuple[int, ...]
     held: tuple[int, ...]
     equivalent_tokens: float
     share: float
@@ -55,16 +57,18 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
 
     Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens.
     """
-    held = method.counts(shape.decoder.layers, keep, prompt.visual)
+    worked = method.counts(shape.decoder.layers, keep, prompt.visual)
+    held = method.held(shape.decoder.layers, keep, prompt.visual)
     decoder, cuts = shape.decoder, keep < 1
     return Count(
+        worked=tuple(worked),
         held=tuple(held),
-        equivalent_tokens=fmean(held),
-        share=fmean(held) / prompt.visual,
-        paper=by_paper(shape, method, prompt.visual, held),
+        equivalent_tokens=fmean(worked),
+        share=fmean(worked) / prompt.visual,
+        paper=by_paper(shape, method, prompt.visual, worked),
         exact=Exact(
             vision=_vision(shape, method.encoded(prompt, keep) if cuts else prompt),
-            decoder=decoder.forward(held, prompt.text),
+            decoder=decoder.forward(worked, prompt.text),
             head=decoder.head(1),
             scoring=method.scoring_flops(shape, prompt, keep) if cuts else 0.0,
         ),
@@ -85,9 +89,9 @@ def _vision(shape: Shape, seen: PromptSize | None) -> float | None:
     return shape.tower.encoder(seen.visual, seen.pictures) + projector
 
 
-def by_paper(shape: Shape, method: Method, n_visual: int, held: Sequence[float]) -> float | None:
-    """Operations by the paper's convention where the i-th layer works on `held[i]` of `n_visual` visual tokens: the
+def by_paper(shape: Shape, method: Method, n_visual: int, worked: Sequence[float]) -> float | None:
+    """Operations by the paper's convention where the i-th layer works on `worked[i]` of `n_visual` visual tokens: the
     language model's, and the compressor's where the method has one. None where it has no term for the method.
     """
     added = method.paper_flops(shape, n_visual)
-    return None if added is None else paper.language_model(held, shape.decoder) + added
+    return None if added is None else paper.language_model(worked, shape.decoder) + added

@@ -22,7 +22,8 @@ NOTES = (
     "TFLOPs (exact): of every matrix product of the prefill, text, vision encoder, output head and the method's "
     "choosing included, a multiply-add as two, attention with its masked half, distances of all pairs as one product. "
     "Of it, vision and choosing apart.",
-    "KV cache (MiB): of the visual tokens. Equivalent tokens: visual tokens, mean over the decoder's layers.",
+    "KV cache (MiB): of the visual tokens, after the prefill. Visual tokens by layer: that it works on; equivalent "
+    "tokens: their mean.",
 )
 
 
@@ -67,7 +68,7 @@ def to_markdown(found: Report) -> str:
             [
                 _name(line.spec),
                 ratio(line.spec.keep),
-                ", ".join(f"{len(list(same))} x {tokens}" for tokens, same in groupby(one.held)),
+                ", ".join(f"{len(list(same))} x {tokens}" for tokens, same in groupby(one.worked)),
                 f"{one.equivalent_tokens:.1f}",
                 f"{one.kv_bytes / MEBI:.1f}",
                 *_tera(one.paper, whole.paper),

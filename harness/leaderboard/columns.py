@@ -33,7 +33,7 @@ def columns(board: Leaderboard) -> list[Column]:
     """All columns of a leaderboard."""
     return [
         _number(
-            "budget", "Budget (%)", "visual tokens an average layer holds, equal budgets as one", "budget", main=True
+            "budget", "Budget (%)", "visual tokens an average layer works on, equal budgets as one", "budget", main=True
         ),
         _text("model", "Model", "", lambda entry: entry.model, main=True),
         _text("method", "Method", "", lambda entry: entry.method, lambda entry: entry.label, main=True),
@@ -68,6 +68,7 @@ def columns(board: Leaderboard) -> list[Column]:
             ".1f",
             main=True,
         ),
+        _share("layer_share", "Layers (%)", "of the visual tokens, what an average layer works on", "layer_share"),
         _share("kv_share", "KV share (%)", "of the visual tokens, mean over layers", "kv_share", main=True),
         _number(
             "tflops",

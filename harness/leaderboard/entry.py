@@ -42,10 +42,12 @@ class Entry(Strict):
 
     parameters: numbers in the checkpoint's files. retention, realised: share of the visual tokens that was asked for,
     and that was kept at the method's last cut. equivalent_tokens: visual tokens that an average layer of the language
-    model held; kv_share: the same as a share of the prompt's visual tokens. tflops: of the visual tokens, by the
-    paper's eq. 4 to 6, its compressor's own cost included (see `harness.flops`). These five are means over samples.
+    model worked on; layer_share: the same as a share of the prompt's visual tokens. kv_share: of these, what an average
+    layer's KV cache held. tflops: of the visual tokens, by the paper's eq. 4 to 6, its compressor's own cost included
+    (see `harness.flops`). These six are means over samples.
 
-    budget: `kv_share` in percent, one number for all entries that hold about the same (`harness.leaderboard.ranks`).
+    budget: `layer_share` in percent, one number for all entries that work on about as much
+    (`harness.leaderboard.ranks`).
     rank: by preservation among the entries of this model, budget and set of benchmarks. mean_rank: of this method and
     keep over the models.
 
@@ -61,6 +63,7 @@ class Entry(Strict):
     realised: float | None
     parameters: int | None
     equivalent_tokens: float | None
+    layer_share: float | None
     kv_share: float | None
     tflops: float | None
     budget: int | None = None

@@ -234,24 +234,26 @@ def _entry(line: _Line, model: _Model, store: Store, kept: dict[Scope, Preservat
 
 def _costs(answers: Iterable[Answer], row: RowResult, shape: flops.Shape) -> dict[str, Any]:
     """Means over answers of what was kept, held by the layers, and computed."""
-    realised, held, share, operations = [], [], [], []
+    realised, worked, share, held, operations = [], [], [], [], []
     known: dict[Any, float | None] = {}
     made = registry.method(row.method, **row.fields)
     for answer in answers:
         assert answer.visual
         if answer.kept is not None:
             realised.append(answer.kept / answer.visual)
-        if answer.kv_visual:
-            held.append(fmean(answer.kv_visual))
-            share.append(held[-1] / answer.visual)
-            key = (answer.visual, *answer.kv_visual)
+        if answer.kv_visual and answer.by_layer:
+            worked.append(fmean(answer.by_layer))
+            share.append(worked[-1] / answer.visual)
+            held.append(fmean(answer.kv_visual) / answer.visual)
+            key = (answer.visual, *answer.by_layer)
             if key not in known:
-                known[key] = flops.by_paper(shape, made, answer.visual, answer.kv_visual)
+                known[key] = flops.by_paper(shape, made, answer.visual, answer.by_layer)
             operations.append(known[key])
     counted = [value for value in operations if value is not None]
     return {
         "realised": fmean(realised) if realised else None,
-        "equivalent_tokens": fmean(held) if held else None,
-        "kv_share": fmean(share) if share else None,
+        "equivalent_tokens": fmean(worked) if worked else None,
+        "layer_share": fmean(share) if share else None,
+        "kv_share": fmean(held) if held else None,
         "tflops": fmean(counted) / 1e12 if counted else None,
     }

@@ -1,7 +1,7 @@
 """Equal budgets, ranks, and the order of a leaderboard.
 
-Methods are compared at what they cost, not at the ratio asked for: FastV at 25% holds more visual tokens in its layers
-than a cut to 25% at the input. Entries whose layers hold about the same share are one budget.
+Methods are compared at what they cost, not at the ratio asked for: with FastV at 25% the layers work on more visual
+tokens than with a cut to 25% at the input. Entries whose layers work on about the same share are one budget.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from harness.leaderboard.entry import Entry
 
 TOLERANCE = 0.02
-"""Shares of the KV cache this close together are one budget: rounding to whole tokens moves them by about that much."""
+"""Shares of the visual tokens this close together are one budget: rounding to whole tokens moves them by about that
+much."""
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
@@ -37,7 +38,7 @@ def ranked(entries: Iterable[Entry]) -> list[Entry]:
 
 def _with_budgets(entries: list[Entry]) -> list[Entry]:
     """From the largest share down: a budget begins at a share that lies more than `TOLERANCE` below the last one's."""
-    shares = sorted({entry.kv_share for entry in entries if entry.kv_share is not None}, reverse=True)
+    shares = sorted({entry.layer_share for entry in entries if entry.layer_share is not None}, reverse=True)
     groups: list[list[float]] = []
     for share in shares:
         if groups and groups[-1][0] - share <= TOLERANCE:
@@ -46,7 +47,7 @@ def _with_budgets(entries: list[Entry]) -> list[Entry]:
             groups.append([share])
     budgets = {share: round(100 * fmean(group)) for group in groups for share in group}
     return [
-        entry if entry.kv_share is None else entry.model_copy(update={"budget": budgets[entry.kv_share]})
+        entry if entry.layer_share is None else entry.model_copy(update={"budget": budgets[entry.layer_share]})
         for entry in entries
     ]
 

@@ -285,6 +285,7 @@ class _Pass:
                 visual=record.visual,
                 kept=record.realised,
                 kv_visual=[int(count) for count in record.kv_visual],
+                worked=None if record.worked is None else [int(count) for count in record.worked],
                 evidence_kept=None if record.made is not None else _share(prompt.evidence, record.kept),
                 scoring_seconds=round(record.scoring_seconds, 6),
                 seconds=round(seconds, 6),

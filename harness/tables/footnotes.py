@@ -84,11 +84,11 @@ def _token_notes(table: Table) -> list[str]:
         notes.append(f"Kept tokens keep their own positions{but}.")
     if any(row.layer_mean is not None for row in table.rows):
         notes.append(
-            "Layers (%): visual tokens held, mean over the LLM's layers; a method that cuts inside the LLM holds "
-            "all of them up to its cut."
+            "Layers (%): visual tokens worked on, mean over the LLM's layers; a method that cuts inside the LLM works "
+            "on more of them up to its cut."
         )
     if any(row.equivalent_tokens is not None for row in table.rows):
-        notes.append("Equivalent tokens: visual tokens held, mean over the LLM's layers and the samples.")
+        notes.append("Equivalent tokens: visual tokens worked on, mean over the LLM's layers and the samples.")
     if table.micro:
         notes.append(
             "Evidence (%): share of the visual tokens a question is about that the method keeps; known because "

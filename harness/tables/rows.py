@@ -93,8 +93,8 @@ class RowResult:
     evidence_kept: of the visual tokens that a question is about, the share in [0, 1] that the method kept (mean over
         samples); None if unknown.
     realised: mean over samples of kept / visual at the method's last cut, in [0, 1].
-    layer_mean: mean over samples and LLM layers of the visual tokens in the KV cache / visual tokens, in [0, 1].
-    equivalent_tokens: mean over samples and LLM layers of the visual tokens in the KV cache.
+    layer_mean: mean over samples and LLM layers of the visual tokens worked on / visual tokens, in [0, 1].
+    equivalent_tokens: mean over samples and LLM layers of the visual tokens worked on.
     fields: the method's hyper-parameters; rows that differ only in these get them in their labels.
     averages: set by `build`, one for each group. hard: set by `build`, by benchmark, as `Average.hard`.
     seeds: the rows that this one is the mean of, see `harness.tables.seeds`; () for a row of its own.

@@ -40,6 +40,8 @@ OF_VIDEOS = [
     method("prunevid", tau=1.5, least=2),
     method("prunevid", tau=1.5, least=3),
     method("prunevid", tau=1.5, least=30),
+    method("prunevid", tau=1.5, least=2, alpha=0.8),
+    method("prunevid", tau=1.5, least=3, alpha=1.0),
     method("fastvid"),  # each frame is a segment: there are no more than 8
     method("fastvid", c=1, tau=-2.0),
     method("fastvid", c=1, tau=-2.0, d=0.9, p=2),
@@ -63,7 +65,7 @@ class Subject:
     def measured(
         self, media: str, chosen: Method, keep: float, alike: bool = False
     ) -> tuple[float, VisualPrompt, list[int]]:
-        """Operations that torch counts from pixels to the first token, the prompt, and what the layers' caches hold.
+        """Operations that torch counts from pixels to the first token, the prompt, and what the layers work on.
 
         alike: whether all text behind the visual tokens is made one word.
         """
@@ -75,7 +77,7 @@ class Subject:
         # The tables of RoPE are worked out by products, which the convention leaves out.
         by_module = counter.get_flop_counts()
         tables = sum(sum(found.values()) for name, found in by_module.items() if "rotary" in name.lower())
-        return counter.get_total_flops() - tables, prompt, record.kv_visual
+        return counter.get_total_flops() - tables, prompt, record.by_layer
 
     def counted(self, media: str, prompt: VisualPrompt, chosen: Method, keep: float, response: int = 1) -> Count:
         size = PromptSize(
@@ -87,10 +89,10 @@ class Subject:
         )
         return count(self.shape, chosen, keep, size)
 
-    def choosing(self, found: Count, truth: float, prompt: VisualPrompt, held: list[int]) -> float:
-        """Of `truth` what is neither the encoder's nor that of the decoder's work on what its layers hold."""
+    def choosing(self, found: Count, truth: float, prompt: VisualPrompt, worked: list[int]) -> float:
+        """Of `truth` what is neither the encoder's nor that of the decoder's work on what its layers work on."""
         assert found.exact.vision is not None
-        return truth - found.exact.vision - self.shape.decoder.forward(held, self.text(prompt)) - found.exact.head
+        return truth - found.exact.vision - self.shape.decoder.forward(worked, self.text(prompt)) - found.exact.head
 
     def text(self, prompt: VisualPrompt) -> int:
         return len(prompt.input_ids) - prompt.n_visual
@@ -123,15 +125,15 @@ CASES = [(media, chosen) for media in PROMPTS for chosen in METHODS] + [("video"
 def test_every_matrix_product_is_counted(subject: Subject, media: str, chosen: Method) -> None:
     """All of a prefill, and of it the choosing alone, which is the smallest part."""
     keep = 1.0 if chosen.name == "vanilla" else 0.5
-    truth, prompt, held = subject.measured(media, chosen, keep)
+    truth, prompt, worked = subject.measured(media, chosen, keep)
     found = subject.counted(media, prompt, chosen, keep)
     if chosen not in OF_VIDEOS:  # these may leave fewer than the budget allows, by what is shown
-        assert list(found.held) == held
+        assert list(found.worked) == worked
         assert found.exact.total == pytest.approx(truth, rel=1e-3)
     # Newlines, which only this family's images have, are counted as if VisionZip merged them.
     newlines = chosen.name == "visionzip" and subject.family == "llava_onevision" and media == "image"
     assert found.exact.scoring == pytest.approx(
-        subject.choosing(found, truth, prompt, held), rel=5e-2 if newlines else 1e-3
+        subject.choosing(found, truth, prompt, worked), rel=5e-2 if newlines else 1e-3
     )
 
 
@@ -139,13 +141,26 @@ def test_every_matrix_product_is_counted(subject: Subject, media: str, chosen: M
 def test_sparsevlm_is_counted_where_all_text_rates(subject: Subject, media: str) -> None:
     """Where all of it is one word, none is more like the visual tokens than the mean: then all of it rates."""
     chosen, keep = method("sparsevlm"), 0.5
-    truth, prompt, held = subject.measured(media, chosen, keep, alike=True)
+    truth, prompt, worked = subject.measured(media, chosen, keep, alike=True)
     found = subject.counted(media, prompt, chosen, keep)
-    assert list(found.held) == held
+    assert list(found.worked) == worked
     assert found.exact.total == pytest.approx(truth, rel=1e-3)
-    assert found.exact.scoring == pytest.approx(subject.choosing(found, truth, prompt, held), rel=1e-3)
+    assert found.exact.scoring == pytest.approx(subject.choosing(found, truth, prompt, worked), rel=1e-3)
     asked = subject.measured(media, chosen, keep)[0]
     assert asked < truth, "any other text costs less"
+
+
+def test_a_merger_that_cuts_again_works_on_what_it_merged_and_holds_what_is_left(subject: Subject) -> None:
+    """Keeps at which whole tokens of each frame are left twice: 6 of 9 and 3, and of LLaVA-OneVision's 4 2 and 1."""
+    newline = subject.family == "llava_onevision"
+    chosen = method("prunevid", tau=1.5, least=1, alpha=7 / 13 if newline else 0.5)
+    keep = 7 / 25 if newline else 1 / 3
+    truth, prompt, worked = subject.measured("video", chosen, keep)
+    found = subject.counted("video", prompt, chosen, keep)
+    assert list(found.worked) == worked and worked[0] > worked[-1] and found.held == (worked[-1],) * LAYERS
+    assert found.kv_bytes == subject.shape.kv_bytes(found.held) < subject.shape.kv_bytes(worked)
+    assert found.equivalent_tokens == sum(worked) / LAYERS
+    assert found.exact.total == pytest.approx(truth, rel=1e-3)
 
 
 def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) -> None:
@@ -202,7 +217,7 @@ def test_a_plan_cut_twice_is_counted_layer_by_layer(subject: Subject) -> None:
             at = self.counts(shape.decoder.layers, keep, prompt.visual)
             return sum(shape.decoder.attention_rows(1, at[layer] + prompt.text) for layer in (0, 2))
 
-    truth, prompt, held = subject.measured("image", Twice(), 0.25)
+    truth, prompt, worked = subject.measured("image", Twice(), 0.25)
     found = subject.counted("image", prompt, Twice(), 0.25)
-    assert list(found.held) == held and len(set(held)) == 3
+    assert list(found.worked) == worked and len(set(worked)) == 3
     assert found.exact.total == pytest.approx(truth, rel=1e-3)

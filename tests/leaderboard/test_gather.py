@@ -66,6 +66,13 @@ def layers(method: str, keep: float) -> list[int]:
     return [16] * full + [int(16 * keep)] * (depth - full)
 
 
+def counts(keep: float) -> list[int]:
+    """What each of them works on with PruneVID: two of five what the merge left, 1 / 0.4 of what is then held."""
+    depth = flops.read(CHECKPOINT).decoder.layers
+    cut = int(depth * 11 / 32 + 0.5)
+    return [int(16 * keep / 0.4 + 0.5)] * cut + [int(16 * keep)] * (depth - cut)
+
+
 def answered(
     chosen: Experiment, store: Store, videos: Path, wrong: dict[str, int] | None = None, *, broken: bool = False
 ) -> tuple[Plan, results.Results, Data]:
@@ -82,7 +89,8 @@ def answered(
                 if place < (wrong or {}).get(method, 0):
                     letter = next(other for other in LETTERS if other != letter)
                 held = layers(method, cell.keep)
-                writer.append(Answer(index, letter, None, 16, held[-1], held))
+                worked = counts(cell.keep) if method == "prunevid" else None
+                writer.append(Answer(index, letter, None, 16, held[-1], held, worked=worked))
             if broken:
                 writer.append(Answer(made.samples[cell.benchmark][0], error="The video is gone."))
     return made, results.collect(made, data, store), data
@@ -128,7 +136,8 @@ def test_each_number_of_an_entry(experiment: Make, store: Store, videos: Path) -
     assert fastv.preservation["all"].value == pytest.approx(100 * (n - 1) / n)
     assert fastv.preservation["image"].value is None
     held = layers("fastv", 0.5)
-    assert fastv.equivalent_tokens == fmean(held) and fastv.kv_share == fmean(held) / 16 and fastv.realised == 0.5
+    assert fastv.equivalent_tokens == fmean(held) and fastv.realised == 0.5
+    assert fastv.layer_share == fastv.kv_share == fmean(held) / 16
     assert fastv.tflops == pytest.approx(sum(flops.paper.layer(k, decoder) for k in held) / 1e12)
     assert vanilla.tflops == pytest.approx(decoder.layers * flops.paper.layer(16, decoder) / 1e12)
     with safe_open(CHECKPOINT / "model.safetensors", "pt") as weights:
@@ -215,6 +224,20 @@ def test_what_nobody_answered_yet_stands_there_without_numbers(experiment: Make,
         (None,) * 3 + (0,)
     ] * 2
     assert not any("No TFLOPs" in note for note in board.notes)
+
+
+def test_what_a_layer_worked_on_is_its_budget_and_what_it_held_its_cache(
+    experiment: Make, store: Store, videos: Path
+) -> None:
+    made = answered(experiment("one", [VANILLA, {"method": "prunevid", "keep": 0.25}], ["NExT-QA-MC"]), store, videos)
+    entry = by_name(board_of(store, made))["prunevid", 0.25]
+    worked, decoder = counts(0.25), flops.read(CHECKPOINT).decoder
+    assert worked[0] == 10 and worked[-1] == 4
+    assert entry.equivalent_tokens == fmean(worked) and entry.layer_share == fmean(worked) / 16
+    assert entry.budget == round(100 * fmean(worked) / 16) and entry.kv_share == entry.realised == 0.25
+    assert entry.tflops == pytest.approx(sum(flops.paper.layer(n, decoder) for n in worked) / 1e12)
+    row = made[1].table.rows[-1]
+    assert (row.equivalent_tokens, row.layer_mean) == (fmean(worked), fmean(worked) / 16)
 
 
 def test_relevance_has_no_tflops_and_that_is_said(experiment: Make, store: Store, videos: Path) -> None:

@@ -67,7 +67,7 @@ def test_bounds_and_incomplete_ones_have_no_rank_and_take_none() -> None:
             entry(method="oracle", value=99),
             entry(method="cnn", value=50),
             entry(method="anti-oracle", value=60),
-            entry(method="broken", value=None, kv_share=None),
+            entry(method="broken", value=None, layer_share=None),
         ]
     )
     assert [(each.method, each.budget, each.rank) for each in found] == [

@@ -59,6 +59,7 @@ def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
         Answer("x_1", '=1+1\n"quoted" \u2028 naïve', None, 144, 36, [36, 36], None, 0.0, 0.5),
         Answer(4, None, "cannot decode a.mp4"),
         Answer(5, ""),
+        Answer(6, "A", None, 144, 36, [36, 36], None, 0.0, 0.5, worked=[90, 36]),
     ]
     cell = Store(tmp_path).cell(SETTINGS)
     with cell.open() as writer:
@@ -66,7 +67,9 @@ def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
             writer.append(answer)
     assert list(cell.read().values()) == given
     assert json.loads((cell.folder / "settings.json").read_text()) == SETTINGS
-    assert cell.file.read_bytes().count(b"\n") == 4
+    lines = [json.loads(line) for line in cell.file.read_bytes().splitlines()]
+    assert ["worked" in line for line in lines] == [False] * 4 + [True], "other lines are what they always were"
+    assert [answer.by_layer for answer in cell.read().values()] == [[144, 36], [36, 36], None, None, [90, 36]]
 
 
 def test_only_what_is_missing_or_failed_is_asked_again_and_the_last_answer_counts(tmp_path: Path) -> None:

@@ -58,6 +58,20 @@ def test_what_was_kept_is_recorded_with_each_answer(experiment: Make, videos: Pa
     assert 0 < result.timing.encode + result.timing.answer < result.timing.wall
 
 
+def test_what_layers_worked_on_is_recorded_where_their_caches_hold_less(
+    experiment: Make, videos: Path, tmp_path: Path
+) -> None:
+    """Of four frames of four tokens two each are merged, and one each is left."""
+    rows = [{"method": "vanilla"}, {"method": "prunevid", "fields": {"tau": 1.5, "least": 1}, "keep": [0.25]}]
+    result = run(experiment(rows=rows, benchmarks=("NExT-QA-MC",)), videos, tmp_path)
+    assert result.failures == []
+    for cell in result.cells:
+        merges = result.plan.experiment.rows[cell.row].method == "prunevid"
+        for answer in Store(tmp_path).cell(cell.settings).read().values():
+            assert answer.kv_visual == [4 if merges else 16] * 6
+            assert answer.worked == ([8, 8, 4, 4, 4, 4] if merges else None)
+
+
 def test_evidence_is_attached_and_what_is_kept_of_it_recorded(experiment: Make, videos: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(videos, data)

@@ -63,9 +63,14 @@ def test_kv_is_counted_for_every_method_that_answered(tmp_path: Path) -> None:
     shape = flops.shape_of(model)
     for row in experiment.rows:
         counted = flops.count(shape, method(row.method, **row.fields), row.keep[0], PromptSize(144, pictures=4))
-        found = Prices(experiment, tmp_path).of(model, row, row.keep[0], answers(144, list(counted.held)))
+        given = answers(144, list(counted.held))
+        for answer in given:
+            answer.worked = list(counted.worked) if counted.worked != counted.held else None
+        found = Prices(experiment, tmp_path).of(model, row, row.keep[0], given)
         assert found is not None and found.kv_bytes == counted.kv_bytes > 0
-        assert (found.tflops is None) == (row.method == "relevance")
+        assert (found.tflops is None) == (counted.paper is None) == (row.method == "relevance")
+        assert found.tflops is None or found.tflops == pytest.approx((counted.paper or 0) / 1e12)
+        assert (given[0].worked is None) == (row.method != "prunevid"), "it alone works on more than it holds"
     notes = Prices(experiment, tmp_path).notes()
     assert "of the choosing only the compressor's is counted" in notes[0]
     assert "as the checkpoint stores them" in notes[1] and f"{model} {8 * shape.number_bytes}" in notes[1]
