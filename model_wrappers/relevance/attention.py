@@ -64,16 +64,8 @@ def attention_of(layer: Any, hidden: Tensor, rows: Tensor, position_embeddings: 
     Returns:
         [r, L] float32; 0 where a row cannot look.
     """
-    attention = layer.self_attn
     length = hidden.shape[0]
-    cos, sin = position_embeddings
-    query = attention.q_proj(layer.input_layernorm(hidden[rows])).view(len(rows), -1, attention.head_dim)
-    query = _rotate(query.transpose(0, 1), cos[rows], sin[rows])
-    key = keys(layer, hidden, position_embeddings)
-    # Grouped-query attention: the heads of a group share a key head, so fold them beside the rows instead of copying
-    # keys.
-    grouped = query.reshape(key.shape[0], -1, attention.head_dim)
-    logits = (grouped @ key.transpose(1, 2) * attention.scaling).view(-1, len(rows), length)
+    logits = _logits(layer, hidden, rows, position_embeddings)
     if len(rows) > 1 or int(rows[0]) < length - 1:
         ahead = torch.arange(length, device=hidden.device) > rows[:, None]
         logits = logits.masked_fill(ahead, float("-inf"))
@@ -81,10 +73,36 @@ def attention_of(layer: Any, hidden: Tensor, rows: Tensor, position_embeddings: 
 
 
 @torch.no_grad()
+def placeless_attention_of(layer: Any, hidden: Tensor, rows: Tensor) -> Tensor:
+    """Post-softmax attention of some rows to all without positions: neither rotated nor causal.
+
+    Arguments as of `attention_of`. Returns [heads, r, L] float32.
+    """
+    return _logits(layer, hidden, rows, None).softmax(dim=-1, dtype=torch.float32)
+
+
+@torch.no_grad()
 def keys(layer: Any, hidden: Tensor, position_embeddings: Any) -> Tensor:
-    """[key heads, L, head_dim]: a layer's keys, rotated, as its KV cache holds them; arguments as of `attention_of`."""
+    """[key heads, L, head_dim]: a layer's keys, rotated, as its KV cache holds them; arguments as of `attention_of`.
+
+    Without position embeddings (None) they are not rotated.
+    """
     key = layer.self_attn.k_proj(layer.input_layernorm(hidden)).view(hidden.shape[0], -1, layer.self_attn.head_dim)
-    return _rotate(key.transpose(0, 1), *position_embeddings)
+    return _rotate(key.transpose(0, 1), *position_embeddings) if position_embeddings else key.transpose(0, 1)
+
+
+def _logits(layer: Any, hidden: Tensor, rows: Tensor, position_embeddings: Any) -> Tensor:
+    """[heads, r, L]: scaled products of some rows' queries with all keys; arguments as of `keys`."""
+    attention = layer.self_attn
+    query = attention.q_proj(layer.input_layernorm(hidden[rows])).view(len(rows), -1, attention.head_dim)
+    query = query.transpose(0, 1)
+    if position_embeddings:
+        query = _rotate(query, *(part[rows] for part in position_embeddings))
+    key = keys(layer, hidden, position_embeddings)
+    # Grouped-query attention: the heads of a group share a key head, so fold them beside the rows instead of copying
+    # keys.
+    grouped = query.reshape(key.shape[0], -1, attention.head_dim)
+    return (grouped @ key.transpose(1, 2) * attention.scaling).view(-1, len(rows), hidden.shape[0])
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

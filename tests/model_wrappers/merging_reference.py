@@ -7,6 +7,8 @@ at, and returns {token in whose place something is left: its embedding}.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
@@ -114,29 +116,56 @@ def clusters(points: list[Tensor], count: int) -> dict[int, list[int]]:
     return found
 
 
-def prunevid(
-    features: list[Tensor], frames: list[list[int]], scenes: list[int], ratio: tuple[int, int], least: int
-) -> Left:
-    """`scenes`: frames of each; `ratio`: numerator and denominator of the share to which groups are clustered."""
-    left: Left = {}
+def prunevid_groups(features: list[Tensor], frames: list[list[int]], scenes: list[int]) -> list[Left]:
+    """`scenes`: frames of each. Of each scene the static group, then the dynamic one of each frame."""
+    found: list[Left] = []
     start = 0
     for length in scenes:
         scene = frames[start : start + length]
         start += length
-        static, groups = [], []
+        static = []
         for column in zip(*scene, strict=True):
             pairs = [cosine(features[a], features[b]) for a in column for b in column if a < b]
             if pairs and sum(pairs) / len(pairs) > 0.8:
                 static.append(column)
-        groups.append([(column[0], mean([features[token] for token in column])) for column in static])
+        found.append({column[0]: mean([features[token] for token in column]) for column in static})
         still = {token for column in static for token in column}
-        for frame in scene:
-            groups.append([(token, features[token]) for token in frame if token not in still])
-        for group in groups:
-            if len(group) <= least:
-                left.update(group)
-                continue
-            count = max(1, len(group) * ratio[0] // ratio[1])
-            for centre, members in clusters([vector for _, vector in group], count).items():
-                left[group[centre][0]] = mean([group[member][1] for member in members])
-    return left
+        found += [{token: features[token] for token in frame if token not in still} for frame in scene]
+    return [group for group in found if group]
+
+
+def fitting(sizes: list[int], limit: int, least: int = 0, lowest: int = 0) -> list[int]:
+    """How many of each group are left at the largest share that leaves at most `limit`; small groups stay whole."""
+    for share in sorted({Fraction(part, size) for size in sizes for part in range(1, size + 1)}, reverse=True):
+        counts = [size if size <= least else max(lowest, int(size * share)) for size in sizes]
+        if sum(counts) <= limit:
+            return counts
+    return [size if size <= least else lowest for size in sizes]
+
+
+def prunevid(groups: list[Left], counts: list[int]) -> list[Left]:
+    """What clustering each group to so many leaves of it."""
+    found: list[Left] = []
+    for group, count in zip(groups, counts, strict=True):
+        tokens = list(group)
+        found.append({})
+        for centre, members in clusters(list(group.values()), count).items() if count < len(group) else ():
+            found[-1][tokens[centre]] = mean([group[tokens[member]] for member in members])
+        found[-1] = found[-1] or group
+    return found
+
+
+def prunevid_looks(layer: Any, entered: Tensor, text: list[int]) -> list[float]:
+    """Of each row of `entered` [L, d] the highest attention that a head of a `text` row pays it, all without places."""
+    size = layer.self_attn.head_dim
+    normed = layer.input_layernorm(entered)
+    queries, keys = layer.self_attn.q_proj(normed), layer.self_attn.k_proj(normed)
+    heads, shared = queries.shape[1] // size, queries.shape[1] // keys.shape[1]
+    highest = [0.0] * len(entered)
+    for row in text:
+        for head in range(heads):
+            query = queries[row, head * size : (head + 1) * size]
+            key = keys[:, head // shared * size : (head // shared + 1) * size]
+            for place, share in enumerate((key @ query / math.sqrt(size)).softmax(dim=0).tolist()):
+                highest[place] = max(highest[place], share)
+    return highest

@@ -32,6 +32,8 @@ class Row(NamedTuple):
     """Its default."""
     merges: bool = False
     """Whether the tokens left hold more than they did."""
+    trims: int = 0
+    """Index of the layer at whose input it cuts what it merged, and the caches of the layers before it; 0: none."""
     exact: bool = True
     """Whether as many tokens are left as `counts` says."""
     own_counts: Callable[[float, int], list[int]] | None = None
@@ -75,7 +77,10 @@ ROWS = (
     Row("cnn"),
     Row("fastv", first_cut=3),
     Row("visionzip", scores=False, positions="renumber", merges=True),
-    Row("prunevid", {"least": 2}, scores=False, positions="renumber", merges=True, exact=False, single="video"),
+    Row(
+        "prunevid", {"least": 2}, scores=False, positions="renumber", merges=True, trims=2, exact=False, single="video"
+    ),
+    Row("prunevid", {"alpha": 1.0}, scores=False, positions="renumber", merges=True, exact=False, single="video"),
     Row("fastvid", scores=False, merges=True, exact=False, single="video"),
     Row("fastv", {"layer": 2}, first_cut=1),
     Row("pyramiddrop", first_cut=1, positions="renumber", own_counts=pyramiddrop_counts),
@@ -93,8 +98,14 @@ METHODS = pytest.mark.parametrize("row", ROWS, ids=_id)
 SCORING_METHODS = pytest.mark.parametrize("row", [row for row in ROWS if row.scores], ids=_id)
 EVERY_METHOD = pytest.mark.parametrize("row", (Row("vanilla", scores=False), *ROWS), ids=_id)
 """With vanilla, where keep is 1."""
-A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", [ROWS[2], ROWS[6], ROWS[7]], ids=_id)
-"""One that cuts at the input, one that cuts between layers, one that merges."""
+ROWS_OF_EACH_KIND = (ROWS[2], ROWS[6], ROWS[7], ROWS[8])
+"""One that cuts at the input, one that cuts between layers, one that merges, one that merges and cuts again."""
+A_CUTTER_OF_EACH_KIND = pytest.mark.parametrize("row", ROWS_OF_EACH_KIND, ids=_id)
+A_CUTTER_OF_EACH_KIND_OF_EACH_MEDIUM = pytest.mark.parametrize(
+    ("row", "media"),
+    [(row, media) for row in ROWS_OF_EACH_KIND for media in ("image", "video") if media == "video" or not row.trims],
+    ids=lambda part: _id(part) if isinstance(part, Row) else part,
+)
 
 
 class Family(NamedTuple):

@@ -27,6 +27,7 @@ def test_same_answers_and_records(model: Any, ask: Any, row: Row, media: str) ->
         assert tokens.tolist() == output[0, inputs["input_ids"].shape[1] :].tolist()
         (expected,) = compression.last
         assert (record.visual, record.keep, record.kv_visual) == (expected.visual, keep, expected.kv_visual)
+        assert record.by_layer == expected.by_layer
         assert record.kept.tolist() == expected.kept.tolist()
 
 

@@ -37,6 +37,7 @@ from tests.model_wrappers.conftest import (
 from tests.model_wrappers.reference import counted_anew, masked_logits
 from tests.model_wrappers.table import (
     A_CUTTER_OF_EACH_KIND,
+    A_CUTTER_OF_EACH_KIND_OF_EACH_MEDIUM,
     EVERY_METHOD,
     LAYERS,
     METHODS,
@@ -91,6 +92,11 @@ def test_counts(model: Any, ask: Any, family: Family, row: Row) -> None:
         assert 0 <= record.kept.min() and record.kept.max() < visual
         assert record.scoring_seconds >= 0
         assert record.kv_visual == expected
+        if row.trims:
+            (first, last), layers = sorted(set(record.by_layer), reverse=True), [row.trims, LAYERS - row.trims]
+            assert record.by_layer == [first] * layers[0] + [last] * layers[1] and last == len(record.kept)
+        else:
+            assert record.by_layer == record.kv_visual and record.worked is None
 
 
 # Rule 2: keep = 1 is the untouched model.
@@ -118,8 +124,7 @@ def test_equals_the_masked_full_length_model(model: Any, ask: Any, row: Row) -> 
     check_against_the_masked_model(model, ask(MIXED), row)
 
 
-@A_CUTTER_OF_EACH_KIND
-@pytest.mark.parametrize("media", ["image", "video"])
+@A_CUTTER_OF_EACH_KIND_OF_EACH_MEDIUM
 def test_equals_it_with_one_picture_or_video(model: Any, ask: Any, row: Row, media: str) -> None:
     check_against_the_masked_model(model, ask(PROMPTS[media]), row)
 
@@ -142,13 +147,19 @@ def expected_logits(
     kept = compression.last[0].kept
     if row.name in literal.CUTS:
         return literal.run(model, prompt, row.name, keep, tokens, row.positions).logits
+    cuts = {row.first_cut: kept}
     if row.merges:
         choice = choose(model, prompt, method(row.name, **row.fields), keep)
-        assert torch.equal(choice.kept, kept) and choice.merged is not None
+        assert choice.merged is not None
+        if row.trims:
+            assert set(kept.tolist()) < set(choice.kept.tolist())
+            cuts = {0: choice.kept, row.trims: kept}
+        else:
+            assert torch.equal(choice.kept, kept)
         embeds = prompt.inputs_embeds.clone()
-        embeds[prompt.visual_rows[kept]] = choice.merged
+        embeds[prompt.visual_rows[choice.kept]] = choice.merged
         prompt = dataclasses.replace(prompt, inputs_embeds=embeds)
-    return masked_logits(model, prompt, {row.first_cut: kept}, tokens, row.positions)
+    return masked_logits(model, prompt, cuts, tokens, row.positions, trims=row.trims > 0)
 
 
 @METHODS
@@ -171,7 +182,8 @@ def test_positions_and_rows_the_layers_see(model: Any, ask: Any, row: Row) -> No
     else:
         numbers, following = prompt.position_ids, prompt.next_position
         if row.positions == "renumber":
-            numbers, following = counted_anew(prompt, kept.tolist())
+            numbered = choose(model, prompt, method(row.name, **row.fields), 0.3).kept if row.trims else kept
+            numbers, following = counted_anew(prompt, numbered.tolist())
         stays = prompt.rows_kept(kept)
         assert stays[-1] == len(prompt.input_ids) - 1
         after = following + torch.arange(STEPS - 1).expand(len(numbers), -1)
@@ -276,7 +288,7 @@ def test_a_padded_batch_answers_like_its_prompts_alone(model: Any, ask: Any, row
 def test_a_padded_batch_on_the_eager_kernel(model: Any, ask: Any, row: Row) -> None:
     model.set_attn_implementation("eager")
     try:
-        check_a_batch(model, ask, row, (VIDEO, TEXT, IMAGE, MIXED))
+        check_a_batch(model, ask, row, (VIDEO, TEXT, PROMPTS[row.single], MIXED))
     finally:
         model.set_attn_implementation("sdpa")
 
@@ -284,7 +296,7 @@ def test_a_padded_batch_on_the_eager_kernel(model: Any, ask: Any, row: Row) -> N
 @A_CUTTER_OF_EACH_KIND
 def test_a_batch_padded_on_the_right_too(model: Any, ask: Any, row: Row) -> None:
     """The uncut model answers nonsense after padding; what is cut is padded on the left."""
-    check_a_batch(model, ask, row, (MIXED, IMAGE, VIDEO), padded_on_the_right)
+    check_a_batch(model, ask, row, (MIXED, PROMPTS[row.single], VIDEO), padded_on_the_right)
 
 
 def check_a_batch(model: Any, ask: Any, row: Row, prompts: tuple[Any, ...], moved: Any = lambda inputs: inputs) -> None:
@@ -302,6 +314,7 @@ def check_a_batch(model: Any, ask: Any, row: Row, prompts: tuple[Any, ...], move
         torch.testing.assert_close(torch.stack(output.logits)[:, index], logits, atol=5e-5, rtol=1e-4)
         assert compression.last[index].kept.tolist() == record.kept.tolist()
         assert compression.last[index].kv_visual == record.kv_visual
+        assert compression.last[index].by_layer == record.by_layer
 
 
 @A_CUTTER_OF_EACH_KIND
@@ -322,7 +335,7 @@ def test_sampling_draws_from_the_cut_model(model: Any, ask: Any, row: Row) -> No
 
 @A_CUTTER_OF_EACH_KIND
 def test_stopping_criteria_see_the_uncut_prompt(model: Any, ask: Any, row: Row) -> None:
-    inputs = ask(IMAGE)
+    inputs = ask(PROMPTS[row.single])
     length = inputs["input_ids"].shape[1]
     with compress(model, row.name, keep=0.25, **row.fields):
         output = model.generate(

@@ -30,6 +30,7 @@ REQUESTS = [
     (method("visionzip"), 0.25),
     (method("visionzip", positions="own"), 0.25),
 ]
+OF_VIDEOS = [(method("prunevid"), 0.5), (method("prunevid"), 0.2), (method("prunevid", alpha=1.0), 0.2)]
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,18 @@ def test_each_row_is_the_answer_alone(model: Any, ask: Any, media: str, monkeypa
     """Images and videos, several of them or none; all cuts in one padded batch."""
     inputs = ask(PROMPTS[media])
     alone, together = encode(model, inputs)[0], encode(model, inputs)[0]
-    expected = [generate(model, alone, *request, **SETTINGS) for request in REQUESTS]
+    requests = REQUESTS + (OF_VIDEOS if media == "video" else [])
+    expected = [generate(model, alone, *request, **SETTINGS) for request in requests]
     sizes = _batches(monkeypatch, model)
     monkeypatch.setattr("model_wrappers.together.STEP", 1000)  # as if padding cost next to nothing
-    found = {place: rest for place, *rest in generate_together(model, together, REQUESTS, **SETTINGS)}
-    assert sorted(found) == list(range(len(REQUESTS)))
+    found = {place: rest for place, *rest in generate_together(model, together, requests, **SETTINGS)}
+    assert sorted(found) == list(range(len(requests)))
     for place, (tokens, record) in enumerate(expected):
         ours, our_record, seconds = found[place]
         assert ours.tolist() == tokens.tolist() and seconds > 0
         assert our_record.kept.tolist() == record.kept.tolist()
         assert (our_record.keep, our_record.kv_visual) == (record.keep, record.kv_visual)
+        assert our_record.by_layer == record.by_layer
     assert max(sizes) == (15 if alone.n_visual else 1), "fifteen cuts at the input, of two lengths"
 
 
