@@ -14,8 +14,8 @@ from harness.compressor import asking
 from harness.compressor.dataset import TrainingSet
 from harness.compressor.grading import Grader
 from harness.models import open_model
-from tests.cli.test_cli import Said, said  # noqa: F401  (a fixture)
 from tests.compressor import published
+from tests.conftest import Said
 from tests.scoring.conftest import LoopbackJudge, loopback  # noqa: F401  (a fixture)
 from tests.tiny import tiny_qwen2_vl
 
@@ -30,7 +30,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_a_run_tells_what_it_did(
-    said: Said,  # noqa: F811
+    said: Said,
     command: list[object],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -54,7 +54,7 @@ def test_a_run_tells_what_it_did(
 
 
 def test_sources_without_a_known_test_split_are_told(
-    said: Said,  # noqa: F811
+    said: Said,
     command: list[object],
     tmp_path: Path,
 ) -> None:
@@ -89,7 +89,7 @@ def test_sources_without_a_known_test_split_are_told(
     ],
 )
 def test_a_mistake_is_one_sentence_before_a_model_loads(
-    said: Said,  # noqa: F811
+    said: Said,
     command: list[object],
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
@@ -117,7 +117,7 @@ def test_numbers_have_bounds(said: Said, command: list[object]) -> None:  # noqa
 
 
 def test_a_judge_by_its_url(
-    said: Said,  # noqa: F811
+    said: Said,
     command: list[object],
     loopback: LoopbackJudge,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

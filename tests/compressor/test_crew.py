@@ -20,6 +20,7 @@ from harness.sweep.workers import WorkerError
 from model_wrappers.errors import UserError
 from tests.compressor import doomed, published
 from tests.compressor.test_collect import replies, run
+from tests.conftest import Said
 from tests.tiny import tiny_qwen2_vl
 
 
@@ -33,7 +34,7 @@ def lines(out: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path) -> None:
+def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path, said: Said) -> None:
     """Ctrl-C, then a kill, then to the end: every line of before stays, none is there twice."""
     path, out = published.clips(tmp_path / "own.jsonl", 24), tmp_path / "out"
     command = [sys.executable, "-m", "harness.cli", "compressor", "collect", "--model", str(qwen), "--data", str(path)]
@@ -52,9 +53,9 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path) -> None:
             assert "stopped; every answer given so far is kept. Go on with: retain compressor collect" in err
     before = (out / "samples.jsonl").read_bytes()
     there = lines(out)
-    last = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert last.returncode == 0, last.stderr
-    assert f"24 answers, {there} of them there already" in last.stderr
+    status, _, err = said(*command[3:])
+    assert status == 0, err
+    assert f"24 answers, {there} of them there already" in err
     after = (out / "samples.jsonl").read_bytes()
     assert after.startswith(before[: before.rfind(b"\n") + 1])
     ids = [json.loads(line)["id"] for line in after.splitlines()]

@@ -20,7 +20,8 @@ from harness.store import Store
 from harness.sweep import answering, workers
 from harness.sweep.device import is_out_of_memory, works
 from harness.sweep.progress import Progress
-from tests.faults.conftest import Model, Said
+from tests.conftest import Said
+from tests.faults.conftest import Model
 
 ASSERTION = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
 

@@ -14,7 +14,7 @@ import pytest
 
 from harness.signals import interrupting
 from harness.sweep import progress
-from tests.faults.conftest import Said
+from tests.conftest import Said
 from tests.sweep.test_kill import alive, children, lines
 
 pytestmark = pytest.mark.long

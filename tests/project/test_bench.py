@@ -179,13 +179,11 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
 
 def test_relevance_is_measured_in_fresh_processes_and_its_growth_told() -> None:
     shape = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=32)
-    costs = relevance.measure(shape, both=[256], alone=[512])
+    costs = relevance.measure(shape, both=[256], alone=[])
     assert [(cost.form, cost.n_visual) for cost in costs] == [
         ("streaming", 256),
         ("prefill", 256),
         ("textbook", 256),
-        ("streaming", 512),
-        ("prefill", 512),
     ]
     assert all(cost.seconds > 0 for cost in costs)
     made = [relevance.Cost("streaming", n, n * n / 1e6, 5 * n) for n in (100, 200, 400)]

@@ -58,7 +58,7 @@ def alive(process: int) -> bool:
 
 
 def test_kill_9_and_resume(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
-    path = write_experiment(tmp_path, checkpoint, max_new_tokens=60)  # slow enough to be met in its middle
+    path = write_experiment(tmp_path, checkpoint, max_new_tokens=30)  # slow enough to be met in its middle
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--workers", "2"]
     process = subprocess.Popen(

@@ -20,8 +20,6 @@ from harness.cli import main
 from harness.experiments import load
 from harness.plan import Data
 from harness.store import Store
-from harness.sweep import cluster
-from harness.sweep.cluster import ALONE
 from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import alive, children, lines, locked, predictions
 
@@ -74,11 +72,9 @@ def count(found: dict[str, bytes]) -> int:
 
 
 @needs_ray
-def test_kill_9_and_ctrl_c_leave_every_answer_and_no_process(
-    tmp_path: Path, checkpoint: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_9_and_ctrl_c_leave_every_answer_and_no_process(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
     """The same three times: killed, interrupted (SIGINT goes to the whole group of processes, as a terminal sends it),
-    and left to its end.
+    and left to its end, without Ray.
     """
     path, store = write_experiment(tmp_path, checkpoint), tmp_path / "runs"
     dead = Run(path, videos, store)
@@ -98,12 +94,9 @@ def test_kill_9_and_ctrl_c_leave_every_answer_and_no_process(
     interrupted = lines(store)
     assert 0 < count(killed) < count(interrupted) < ANSWERS
 
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cluster, "cores", lambda: 1)
     experiment = load(path, "paper")
     data = Data(experiment, videos)
-    rest = sweep.run(experiment, Store(store), data=data, ray="auto")
+    rest = sweep.run(experiment, Store(store), data=data, workers=1)
     assert (rest.answered, rest.failures, rest.unfinished) == (ANSWERS - count(interrupted), [], [])
     whole = lines(store)
     for earlier, later in ((killed, interrupted), (interrupted, whole)):
