@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     both, alone = ([n for n in counts if n <= chosen.longest] for counts in (relevance.BOTH, relevance.ALONE))
     costs = relevance.measure(shape, both, alone)
     content: dict[str, Any] = {
+        "command": shlex.join(["retain", "bench", *arguments]),
         "machine": machine(),
         "experiment": {"name": experiment.name, "profile": experiment.profile, "samples_compared": chosen.samples},
         "comparison": {
