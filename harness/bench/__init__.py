@@ -91,15 +91,17 @@ def main(arguments: Sequence[str] = ()) -> int:
         from harness.micro.editions import ensure
 
         data = ensure(Path("results/data"))
-    comparison = compare(experiment, data, chosen.samples)
-    half = tipped(experiment, data, chosen.samples)
-    waits = waiting.measure(experiment, data, chosen.samples)
-    whole = grid(experiment, data, chosen.workers)
-    scales = scaling.measure(experiment, data, chosen.limit or scaling.SAMPLES)
-    started = starts()
+    # What other processes do comes first: once a model has answered in this one, its threads spin between two answers
+    # (OMP_WAIT_POLICY=active) and take a core from every process that is measured after it.
     shape = relevance.Shape()
     both, alone = ([n for n in counts if n <= chosen.longest] for counts in (relevance.BOTH, relevance.ALONE))
     costs = relevance.measure(shape, both, alone)
+    started = starts()
+    whole = grid(experiment, data, chosen.workers)
+    scales = scaling.measure(experiment, data, chosen.limit or scaling.SAMPLES)
+    comparison = compare(experiment, data, chosen.samples)
+    half = tipped(experiment, data, chosen.samples)
+    waits = waiting.measure(experiment, data, chosen.samples)
     content: dict[str, Any] = {
         "command": shlex.join(["retain", "bench", *arguments]),
         "machine": machine(),
