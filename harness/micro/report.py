@@ -31,7 +31,7 @@ FROM_STORE = (
 """In the store, beside its tables: folder, name, endings, and what it is."""
 
 BESIDE = {
-    "bench.json": "speed and the machine, by `make bench`.",
+    "bench.json": "speed and the machine, by `retain bench` as the file says.",
     "differences.json": "what the faults of VLMEvalKit's LLaVA-OneVision class cost, by `retain micro differences`.",
     "ablations/README.md": "what the compressor's design and its teacher are worth, by `retain compressor ablate`.",
     "figures/README.md": "what the models look at, by `retain show`.",
