@@ -18,10 +18,11 @@ from transformers.masking_utils import create_causal_mask
 
 from model_wrappers.anatomy import language_model
 from model_wrappers.errors import UserError
-from model_wrappers.methods.base import Cut, LayerPruner, Merger, Method, Passage
+from model_wrappers.methods.base import LayerPruner, Merger, Method, Passage
 from model_wrappers.positions import left_pad, renumbered
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import Choice, Record, check_media, rises, stopwatch
+from model_wrappers.rows_left import RowsLeft, apply
+from model_wrappers.selection import Choice, Record, check_media, stopwatch
 
 
 class LayerCut:
@@ -87,13 +88,8 @@ class LayerCut:
         device = prompts[0].visual.device
         if choices is None:
             choices = [Choice(torch.arange(prompt.n_visual, device=device), 0.0) for prompt in prompts]
-        # Which of the prompts' rows are left, and where they are in the batch that a layer works on.
-        self._rows = [prompt.rows_kept(choice.kept) for prompt, choice in zip(prompts, choices, strict=True)]
-        self._columns = [
-            torch.arange(len(rows), device=device) if real is None else real[row].nonzero().squeeze(1)
-            for row, rows in enumerate(self._rows)
-        ]
-        self._entry = self._places()
+        rows = [prompt.rows_kept(choice.kept) for prompt, choice in zip(prompts, choices, strict=True)]
+        self._left = RowsLeft(prompts, rows, real)
         self._counts = [[len(choice.kept)] * min(self.plan) for choice in choices]
         self._seconds = [choice.seconds for choice in choices]
         self._entered: tuple[Any, Tensor, tuple[Tensor, ...]] | None = None
@@ -108,21 +104,12 @@ class LayerCut:
         """One a prompt of the last prefill."""
         records = []
         for row, prompt in enumerate(self._prompts):
-            rows = self._rows[row]
-            kept = _tokens(prompt, rows).sort().values.cpu()
+            kept = self._left.tokens(row).sort().values.cpu()
             worked = list(self._counts[row])
             held = worked[-1:] * self.n_layers if self.method.trims else worked
             more = worked if worked != held else None
             records.append(Record(prompt.n_visual, self.keep, kept, held, self._seconds[row], worked=more))
         return records
-
-    def _places(self) -> list[Tensor]:
-        """Of each prompt [L] long: the column of each of its rows that is left in the batch that a layer works on."""
-        found = []
-        for prompt, rows, columns in zip(self._prompts, self._rows, self._columns, strict=True):
-            found.append(torch.zeros_like(prompt.input_ids))
-            found[-1][rows] = columns
-        return found
 
     def _look(self, index: int) -> Any:
         def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -139,7 +126,7 @@ class LayerCut:
             seen = _seen(cache, index)
             if not seen:
                 if index in self.plan:  # every layer is handed the rotary tables of the first
-                    before = self._places()
+                    before = self._left.places()
                     hidden = self._cut(index, layer, hidden, kwargs["position_embeddings"])
                     if self.method.trims and cache is not None:
                         self._trim(cache.layers[:index], before)
@@ -159,47 +146,45 @@ class LayerCut:
         assert self._entered is not None
         before, entered, tables = self._entered
         self._entered = None
-        states = []
+        states, left = [], []
         for row, prompt in enumerate(self._prompts):
-            own = self._of(hidden, row)
-            rows = self._rows[row]
+            own = self._left.of(hidden, row)
+            rows = self._left.rows[row]
             if prompt.n_visual:
                 passage = Passage(
                     prompt,
-                    _tokens(prompt, rows),
+                    self._left.tokens(row),
                     before,
-                    self._of(entered, row),
+                    self._left.of(entered, row),
                     layer,
                     own,
-                    tuple(self._of(part, row) for part in tables),
+                    tuple(self._left.of(part, row) for part in tables),
                     prompt.visual[rows],
                     self.decoder.norm,
                 )
                 with stopwatch(hidden.device) as watch:
                     cut = self.method.cut(passage, self.plan[index])
                 self._seconds[row] += watch.seconds
-                own, rows = _apply(cut, own, rows, passage.visual, type(self.method).__name__)
+                own, rows = apply(cut, own, rows, passage.visual, type(self.method).__name__)
             states.append(own)
-            self._rows[row] = rows
+            left.append(rows)
             layers = min((later for later in self.plan if later > index), default=self.n_layers) - index
             self._counts[row] += [int(prompt.visual[rows].sum())] * layers
-        padded, self._real[index] = left_pad(states)
-        width = padded.shape[1]
-        self._columns = [torch.arange(width - len(rows), width, device=rows.device) for rows in self._rows]
+        padded, self._real[index] = self._left.lay_out(states, left)
         self._masks.clear()
-        self._widths[index] = width
+        self._widths[index] = padded.shape[1]
         if self._renumbers:
             self._embeddings = self._renumber(index, hidden)
         else:
-            self._embeddings = tuple(self._tables_left(part) for part in uncut)
+            self._embeddings = tuple(self._left.from_entry(part) for part in uncut)
         return padded
 
     def _trim(self, layers: Sequence[Any], before: list[Tensor]) -> None:
         """Leaves in the caches of these layers the rows that are left, laid out as the batch of the layer behind.
 
-        before: `_places` before the cut.
+        before: `RowsLeft.places` before the cut.
         """
-        columns, _ = left_pad([places[rows] for places, rows in zip(before, self._rows, strict=True)])
+        columns, _ = left_pad([places[rows] for places, rows in zip(before, self._left.rows, strict=True)])
         for layer in layers:
             if type(layer) is not DynamicLayer:
                 raise UserError(
@@ -211,24 +196,9 @@ class LayerCut:
                 at = columns.to(part.device)[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
                 setattr(layer, name, part.gather(2, at))
 
-    def _of(self, states: Tensor, row: int) -> Tensor:
-        """[L, ...]: one prompt's rows of what a layer works on, without padding."""
-        own = states[row if states.shape[0] > 1 else 0]
-        columns = self._columns[row].to(own.device)
-        return own if len(columns) == own.shape[0] else own[columns]
-
-    def _tables_left(self, part: Tensor) -> Tensor:
-        """[B, L', head_dim] of the rows left, from a rotary table of the batch that entered the first layer."""
-        return left_pad(
-            [
-                part[number if part.shape[0] > 1 else 0, places[rows].to(part.device)]
-                for number, (places, rows) in enumerate(zip(self._entry, self._rows, strict=True))
-            ]
-        )[0]
-
     def _renumber(self, index: int, hidden: Tensor) -> tuple[Tensor, ...]:
         """Rotary tables of the rows that the cut at `index` leaves, counted anew."""
-        closed = [renumbered(prompt, rows) for prompt, rows in zip(self._prompts, self._rows, strict=True)]
+        closed = [renumbered(prompt, rows) for prompt, rows in zip(self._prompts, self._left.rows, strict=True)]
         self._next[index] = torch.stack([part[:, -1].max() + 1 for part in closed])
         return self._rotary(hidden, left_pad([part.T for part in closed])[0].permute(2, 0, 1))
 
@@ -274,38 +244,6 @@ class LayerCut:
                 )
             }
         return self._masks[key]
-
-
-def _tokens(prompt: VisualPrompt, rows: Tensor) -> Tensor:
-    """[n] long: which of the prompt's visual tokens stand in these of its rows, in the order of the rows."""
-    return (prompt.visual.cumsum(0) - 1)[rows[prompt.visual[rows]]]
-
-
-def _apply(cut: Cut, hidden: Tensor, rows: Tensor, visual: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """What a cut leaves of one prompt: its states [L', d], and which of the prompt's rows [L'] they are.
-
-    Args:
-        hidden, rows, visual: before the cut, [L, d], [L] long and [L] bool.
-        name: of the method, for its mistakes.
-    """
-    places = visual.nonzero().squeeze(1)
-    last, kept = len(places) - 1, cut.kept.to(places.device)
-    if bool(visual[-1]) and int(kept[-1]) != last:  # the last row predicts the answer's first token: it is never cut
-        kept = torch.cat((kept[:-1], kept.new_tensor([last])))
-    if not rises(kept, last + 1):
-        raise ValueError(f"{name} was to give sorted indices below {last + 1}, gave {kept}")
-    stay = ~visual
-    stay[places[kept]] = True
-    index = stay.nonzero().squeeze(1)
-    if cut.merged is None or cut.places is None:
-        return hidden[index.to(hidden.device)], rows[index]
-    # Behind the last visual token kept, but never at the prompt's very end.
-    at = min(int((index <= places[kept[-1]]).sum()), len(index) - 1)
-    stand = places[cut.places.to(places.device)]
-    index = torch.cat((index[:at], stand, index[at:]))
-    states = hidden[index.to(hidden.device)]
-    states[at : at + len(stand)] = cut.merged.to(states)
-    return states, rows[index]
 
 
 def _seen(cache: Any, index: int) -> int:
