@@ -127,12 +127,22 @@ def add_compressors(folder: Path) -> None:
 _built: dict[str, Path] = {}
 
 
+def own_folder() -> Path:
+    """A new temporary folder, which goes with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="retain-tiny-")
+    _kept.append(folder)
+    return Path(folder.name)
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # one that nobody holds is removed at once
+
+
 def _once(build: Any, folder: Path | str | None, seed: int, text: dict[str, Any]) -> Path:
     if folder is not None:
         return build(Path(folder), seed, text)
     key = repr((build.__name__, seed, sorted(text.items())))
     if key not in _built:
-        _built[key] = build(Path(tempfile.mkdtemp(prefix="tiny-")), seed, text)
+        _built[key] = build(own_folder(), seed, text)
     return _built[key]
 
 

@@ -7,7 +7,6 @@ tokenizer knows the 256 bytes and Llama-3's special tokens.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from transformers import (
 )
 
 from model_wrappers.vila import VilaProcessor, load_hub_layout
+from tests.tiny import own_folder
 
 SPECIAL_TOKENS = (
     "<|begin_of_text|>",
@@ -84,7 +84,7 @@ def tiny_vila(
     if folder is None:
         key = repr((seed, layout, patches, adds_bos, sorted((root or {}).items()), sorted(text.items())))
         if key not in _built:
-            target = Path(tempfile.mkdtemp(prefix="tiny-vila-"))
+            target = own_folder()
             _built[key] = tiny_vila(
                 target, seed=seed, layout=layout, patches=patches, adds_bos=adds_bos, root=root, **text
             )
