@@ -27,23 +27,15 @@ def open_experiment(
     from harness.store import Store
 
     chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
-    if data is None and chosen.data == "micro":
-        from harness.micro.editions import ensure
-
-        data = ensure(Path("results/data"))
-    if data is not None and not data.is_dir():
-        raise UserError(f"--data {data}: there is no such folder")
+    folder = _folder(chosen, data)
     if chosen.data != "micro":
-        from harness.data.sources import PAPER
         from harness.data.state import missing
 
-        data = data or PAPER
-        if faults := missing(chosen.benchmarks, data):
+        if faults := missing(chosen.benchmarks, folder):
             for fault in faults:
                 print(f"retain: {fault}", file=sys.stderr)
             raise typer.Exit(MISTAKEN)
-    assert data is not None
-    return chosen, Data(chosen, data, Store(store).pictures)
+    return chosen, Data(chosen, folder, Store(store).pictures)
 
 
 def rehearse(
@@ -51,15 +43,26 @@ def rehearse(
 ) -> str:
     """What `retain run --dry-run` prints, also where data or weights are not there yet."""
     from harness import experiments
-    from harness.data.sources import PAPER
     from harness.estimate.dry_run import dry_run
     from harness.plan import Data
     from harness.store import Store
 
     chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
-    kept = Store(store)
-    folder = data or PAPER  # what is lacking there is no mistake here: published numbers stand in for it
-    if chosen.data == "micro" or (data is not None and not data.is_dir()):
-        folder = open_experiment(experiment, profile, limit, data, store, match)[1].folder
+    kept, folder = Store(store), _folder(chosen, data)  # for what real data lacks there, published numbers stand in
     with tempfile.TemporaryDirectory(prefix="retain-") as pictures:  # of the few samples that are looked at
         return dry_run(chosen, Data(chosen, folder, Path(pictures)) if folder.is_dir() else None, kept)
+
+
+def _folder(chosen: Experiment, data: Path | None) -> Path:
+    """The experiment's data folder: what was asked for, or else micro's, made now, or the place of real data."""
+    if data is None and chosen.data == "micro":
+        from harness.micro.editions import ensure
+
+        return ensure(Path("results/data"))
+    if data is None:
+        from harness.data.sources import PAPER
+
+        return PAPER
+    if not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder")
+    return data
