@@ -74,9 +74,12 @@ def _input(model: Any, inputs: Mapping[str, Any], row: int) -> Input:
 
 def _features(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     """[n, d]: what the vision encoder makes of all images, or of all videos, of the batch."""
-    if hasattr(core, "image_newline") and pixels.shape[-1] != core.config.vision_config.image_size:
+    full = getattr(core.config.vision_config, "image_size", None)  # Qwen2-VL's encoder takes any size
+    if full is None or pixels.shape[-1] == full:
+        return _encoded(core, kind, pixels, inputs)
+    if hasattr(core, "image_newline"):
         return _features_of_smaller_tiles(core, kind, pixels, inputs)
-    return _encoded(core, kind, pixels, inputs)
+    return _encoded(core, kind, pixels, inputs, interpolate_pos_encoding=True)  # VILA
 
 
 def _features_of_smaller_tiles(core: Any, kind: str, pixels: Tensor, inputs: dict[str, Tensor]) -> Tensor:

@@ -54,10 +54,10 @@ class Input:
         return made
 
     def cheaper(self, method: InputTransform, keep: float) -> Input:
-        """The version nearest to the budget of `keep` and not above it; the smallest where every one is above.
+        """The version nearest to the budget of `keep`, of two as near the cheaper one, of several with as many tokens
+        the largest.
 
-        Tokens that no version is without (the newline that ends a video of LLaVA-OneVision) are not in the budget: with
-        it 2 of 8 frames would be one token more than a quarter, and 1 frame would be taken.
+        Tokens that no version is without (the newline that ends a video of LLaVA-OneVision) are not in the budget.
 
         Raises:
             UserError: the method is not defined for what the prompt shows.
@@ -69,12 +69,7 @@ class Input:
         allowed = budget(keep, self.tokens - fixed) + fixed
         versions = [list(version) for version in method.versions(pictures)]
         counts = [sum(picture.tokens for picture in version) for version in versions]
-        places = range(len(versions))
-        within = [place for place in places if counts[place] <= allowed]
-        if within:
-            best = max(within, key=lambda place: (counts[place], place))
-        else:
-            best = min(places, key=lambda place: counts[place])
+        best = min(range(len(versions)), key=lambda at: (abs(counts[at] - allowed), counts[at], -at))
         chosen = versions[best]
         images, videos = tuple(chosen[: len(self.images)]), tuple(chosen[len(self.images) :])
         return Input(self.model, self._ids(images, videos), images, videos, self.retell)
@@ -154,12 +149,12 @@ def _llava_onevision(model: Any, inputs: Mapping[str, Any], rows: list[Tensor], 
 
 
 def _vila(model: Any, inputs: Mapping[str, Any], rows: list[Tensor], media: str | None) -> list[Input]:
-    pixels, each = inputs.get("pixel_values"), model.config.n_image_tokens
+    pixels, side = inputs.get("pixel_values"), model.config.n_patches
     if pixels is None:
         return _dealt(model, rows, [], [])
     if media == "video" and len(rows) == 1:
-        return [Input(model, rows[0], (), (VilaPicture("video", pixels, each=each),))]
-    return _dealt(model, rows, [VilaPicture("image", image[None], each=each) for image in pixels], [])
+        return [Input(model, rows[0], (), (VilaPicture("video", pixels, side=side),))]
+    return _dealt(model, rows, [VilaPicture("image", image[None], side=side) for image in pixels], [])
 
 
 _FAMILIES = {"qwen2_vl": _qwen2_vl, "llava_onevision": _llava_onevision, "retain_vila": _vila}

@@ -7,6 +7,7 @@ tokens a version has costs nothing.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -223,22 +224,26 @@ class LlavaOneVisionPicture(Picture):
 
 @dataclass(frozen=True, eq=False)
 class VilaPicture(Picture):
-    """One image, always in the tower's own size, or the frames of a video, each of which is an image."""
+    """One image in the tower's own size, or the frames of a video, each of which is an image; a token is 2 x 2 patches.
 
-    each: int = 196
-    """Visual tokens of one image."""
+    Smaller ones have fewer patches a side, for which SigLIP's position embeddings are interpolated (`encoding`).
+    """
+
+    side: int = 27
+    """Patches along a full image."""
 
     @property
     def sides(self) -> tuple[int, ...]:
-        return ()
+        return (self.side,)
 
     @property
     def runs(self) -> list[int]:
-        return [self.each] * self.length
+        return [math.ceil(self.units(self.side) / 2) ** 2] * self.length
 
     def _size(self) -> tuple[int, int]:
         height, width = self.frames.shape[-2:]
-        return height, width
+        side = self.units(self.side)
+        return height * side // self.side, width * side // self.side
 
     @staticmethod
     def inputs(pictures: Sequence[Any]) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from harness.flops import paper
 from model_wrappers.errors import UserError
-from model_wrappers.methods.base import Method
-from model_wrappers.shape import PromptSize, Shape
+from model_wrappers.methods.base import InputTransform, Method
+from model_wrappers.shape import PromptSize, Shape, Tower
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,14 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
 
     Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens.
     """
-    worked = method.counts(shape.decoder.layers, keep, prompt.visual)
-    held = method.held(shape.decoder.layers, keep, prompt.visual)
     decoder, cuts = shape.decoder, keep < 1
+    seen = (shape.tower, prompt) if shape.tower else None
+    if shape.tower and cuts:
+        seen = method.encoded(shape.tower, prompt, keep)
+    worked = method.counts(decoder.layers, keep, prompt.visual)
+    held = method.held(decoder.layers, keep, prompt.visual)
+    if seen is not None and isinstance(method, InputTransform):  # every layer gets all that is made of the input
+        worked = held = [seen[1].visual] * decoder.layers
     return Count(
         worked=tuple(worked),
         held=tuple(held),
@@ -67,7 +72,7 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
         share=fmean(worked) / prompt.visual,
         paper=by_paper(shape, method, prompt.visual, worked),
         exact=Exact(
-            vision=_vision(shape, method.encoded(prompt, keep) if cuts else prompt),
+            vision=None if seen is None else _vision(*seen, decoder.hidden),
             decoder=decoder.forward(worked, prompt.text),
             head=decoder.head(1),
             scoring=method.scoring_flops(shape, prompt, keep) if cuts else 0.0,
@@ -76,17 +81,14 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
     )
 
 
-def _vision(shape: Shape, seen: PromptSize | None) -> float | None:
-    """Operations of the vision encoder and the projector on what they are given; None where either is unknown."""
-    if shape.tower is None or seen is None:
-        return None
-    if (most := shape.tower.most(seen.pictures)) is not None and seen.visual > most:
+def _vision(tower: Tower, seen: PromptSize, out: int) -> float:
+    """Operations of the vision encoder and the projector, to states of width `out`, on what they are given."""
+    if (most := tower.most(seen.pictures)) is not None and seen.visual > most:
         raise UserError(
             f"pictures={seen.pictures} give {most} visual tokens at most, not {seen.visual}: say how many tiles or "
             "frames the vision encoder sees"
         )
-    projector = shape.tower.projector(seen.visual, seen.pictures, shape.decoder.hidden)
-    return shape.tower.encoder(seen.visual, seen.pictures) + projector
+    return tower.encoder(seen.visual, seen.pictures) + tower.projector(seen.visual, seen.pictures, out)
 
 
 def by_paper(shape: Shape, method: Method, n_visual: int, worked: Sequence[float]) -> float | None:

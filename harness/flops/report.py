@@ -131,15 +131,13 @@ def _lacking(found: Report) -> list[str]:
     else:
         unseen = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.exact.vision is None)
         if unseen:
-            notes.append(
-                f"No exact total of {', '.join(unseen)}: the method does not say what the vision encoder sees."
-            )
+            notes.append(f"No exact total of {', '.join(unseen)}: what the vision encoder sees is not known.")
     silent = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.exact.scoring is None)
     if silent:
         notes.append(f"No exact total of {', '.join(silent)}: the method does not say what its choosing costs.")
     for name, line in {_name(line.spec): line for line in found.lines}.items():
         if line.count.exact.scoring is not None and line.spec.method.counted_as:
-            notes.append(f"Choosing of {name} depends on what is shown: counted where {line.spec.method.counted_as}.")
+            notes.append(f"{name} depends on what is shown: counted where {line.spec.method.counted_as}.")
     beyond = dict.fromkeys(_name(line.spec) for line in found.lines if line.count.paper is None)
     if beyond:
         notes.append(f"No paper count of {', '.join(beyond)}: it runs the whole model before it chooses.")

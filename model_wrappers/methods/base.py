@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from model_wrappers.pictures import Picture
     from model_wrappers.prompt import VisualPrompt
-    from model_wrappers.shape import PromptSize, Shape
+    from model_wrappers.shape import PromptSize, Shape, Tower
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Method:
     needs_vision: ClassVar[bool] = False
     """Whether it looks at what the vision encoder knew of the visual tokens (`prompt.vision`)."""
     counted_as: ClassVar[str] = ""
-    """What `scoring_flops` takes for granted, in a few words, where choosing costs more for some pictures or texts than
-    for others of the same size."""
+    """What `scoring_flops` or `encoded` takes for granted, in a few words, where some pictures or texts cost more than
+    others of the same size."""
     positions: Literal["own", "renumber"] = field(default="own", kw_only=True)
     """"own": a kept token keeps its position ids, and decoding goes on after the uncut length. "renumber": gaps are
     closed (`model_wrappers.positions.renumbered`), and decoding goes on after the cut length."""
@@ -70,11 +70,11 @@ class Method:
         """
         return self.counts(n_layers, keep, n_visual)
 
-    def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
-        """What the vision encoder is given of a prompt: all of it, but for a method that makes its input cheaper. None:
-        the method does not say.
+    def encoded(self, tower: Tower, prompt: PromptSize, keep: float) -> tuple[Tower, PromptSize] | None:
+        """What the vision encoder is given of a prompt, and the encoder at that size: all of it, but for a method that
+        makes its input cheaper. None: the method does not say.
         """
-        return prompt
+        return tower, prompt
 
     def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float | None:
         """Operations of the matrix products that choosing adds to the forward pass, as `model_wrappers.shape` counts.
@@ -129,8 +129,8 @@ class Selector(Method):
 class InputTransform(Method):
     """Gives the vision encoder a cheaper image or video; the language model gets every visual token of that.
 
-    The framework takes the version whose visual tokens are nearest to the budget and not above it (the cheapest, where
-    all are above), encodes it, and counts positions as the family does for an input of that size.
+    The framework takes the version whose visual tokens are nearest to the budget, encodes it, and counts positions as
+    the family does for an input of that size.
     """
 
     def __post_init__(self) -> None:
@@ -144,8 +144,11 @@ class InputTransform(Method):
         """
         raise NotImplementedError
 
-    def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
+    def encoded(self, tower: Tower, prompt: PromptSize, keep: float) -> tuple[Tower, PromptSize] | None:
         return None
+
+    def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
-from model_wrappers.errors import UserError
 from model_wrappers.methods.base import InputTransform
+from model_wrappers.rounding import budget
 
 if TYPE_CHECKING:
     from model_wrappers.pictures import Picture
-
-_ONE_SIZE = {
-    "llava_llama": "VILA makes equally many visual tokens of every image",
-    "retain_vila": "VILA makes equally many visual tokens of every image",
-}
-"""Families whose vision encoder has one size."""
+    from model_wrappers.shape import PromptSize, Tower
 
 
 @dataclass(frozen=True)
@@ -24,25 +20,39 @@ class Downsample(InputTransform):
     """All images of a prompt, or all frames of its video, smaller by one factor; every frame stays.
 
     The baseline of VTC-Bench (arXiv 2510.07143): the image resized to the budget of the methods beside it. Here to the
-    largest size whose visual tokens are within the budget:
+    size whose visual tokens are nearest to the budget:
 
     - Qwen2-VL: pixels; each side a multiple of 28, rounded to the nearest, so that the shape stays.
     - LLaVA-OneVision: each tile or frame has fewer patches a side, the layout of the tiles stays. SigLIP was trained at
       one size: its position embeddings are interpolated (bicubic), as Hugging Face's class does on request.
-    - VILA: not defined, its projector makes 196 visual tokens of every image.
+    - VILA: each image or frame has fewer patches a side, SigLIP's position embeddings interpolated in the same way; the
+      projector joins 2 x 2 patches, an odd side padded, as it does at full size.
 
     The smaller image is resampled (bicubic, antialiased) from the pixels that the processor made of the full one.
     """
 
     name: ClassVar[str] = "downsample"
-
-    def check(self, model: Any) -> None:
-        if why := _ONE_SIZE.get(model.config.model_type):
-            raise UserError(f"downsample: {why}, so there is no smaller one")
-
-    def undefined(self, family: str, shows: str) -> str | None:
-        return super().undefined(family, shows) or _ONE_SIZE.get(family)
+    counted_as: ClassVar[str] = "a size gives as many visual tokens as the budget, if pictures have any size"
 
     def versions(self, pictures: Sequence[Picture]) -> Iterable[Sequence[Picture]]:
         scales = sorted({scale for picture in pictures for scale in picture.scales()})
         return [[picture.scaled(scale) for picture in pictures] for scale in scales]
+
+    def encoded(self, tower: Tower, prompt: PromptSize, keep: float) -> tuple[Tower, PromptSize] | None:
+        """None of an image in tiles: how many of their tokens show padding, only its sides tell."""
+        if tower.patches is None:
+            return tower, replace(prompt, visual=max(budget(keep, prompt.visual), prompt.pictures))
+        full, pictures = math.isqrt(tower.patches), prompt.pictures
+        for joined in (2,) if tower.merged > 1 else (2, 1):  # patches a side of a token; 1 of an image shown whole
+
+            def tokens(side: int, joined: int = joined) -> int:
+                return pictures * math.ceil(side / joined) ** 2
+
+            newline = prompt.visual - tokens(full)
+            if newline in (0, 1):
+                k = budget(keep, prompt.visual - newline)
+                side = min(range(1, full + 1), key=lambda side: (abs(tokens(side) - k), tokens(side), -side))
+                rows = math.ceil(side / 2) ** 2 if tower.merged > 1 else side**2
+                smaller = replace(tower, patches=side**2, rows=rows)
+                return smaller, replace(prompt, visual=tokens(side) + newline)
+        return None

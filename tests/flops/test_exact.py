@@ -18,6 +18,7 @@ from model_wrappers.prompt import VisualPrompt
 from model_wrappers.registry import method
 from model_wrappers.relevance.response import greedy_response
 from model_wrappers.relevance.textbook import textbook_relevance
+from model_wrappers.shape import Tower
 from tests.model_wrappers.conftest import Asker, clip, picture
 from tests.model_wrappers.table import FAMILIES, LAYERS
 from tests.tiny import add_compressors
@@ -55,6 +56,12 @@ UNKNOWN = {
 PROMPTS = {"image": [picture(4, 5), "What is it?"], "video": [clip(6, 3, 3), "What happens?"]}
 
 
+def tables(counter: FlopCounterMode) -> int:
+    """The tables of RoPE are worked out by products, which the convention leaves out."""
+    found = counter.get_flop_counts()
+    return sum(sum(products.values()) for name, products in found.items() if "rotary" in name.lower())
+
+
 class Subject:
     """One tiny model, its shape and what it is asked."""
 
@@ -74,10 +81,7 @@ class Subject:
             if alike:
                 prompt.inputs_embeds[prompt.instruction] = prompt.inputs_embeds[-1].clone()
             _, record = generate(self.model, prompt, chosen, keep, max_new_tokens=1)
-        # The tables of RoPE are worked out by products, which the convention leaves out.
-        by_module = counter.get_flop_counts()
-        tables = sum(sum(found.values()) for name, found in by_module.items() if "rotary" in name.lower())
-        return counter.get_total_flops() - tables, prompt, record.by_layer
+        return counter.get_total_flops() - tables(counter), prompt, record.by_layer
 
     def counted(self, media: str, prompt: VisualPrompt, chosen: Method, keep: float, response: int = 1) -> Count:
         size = PromptSize(
@@ -172,20 +176,60 @@ def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) ->
 
 
 def test_a_method_may_make_the_input_cheaper(subject: Subject) -> None:
-    """Half of the frames, and a method that does not say what the encoder is given."""
+    """Half of the frames at this keep; at another it does not say what the encoder is given."""
     from dataclasses import dataclass, replace
 
     from model_wrappers.methods.base import Selector
 
     @dataclass(frozen=True)
     class Half(Selector):
-        def encoded(self, prompt: PromptSize, keep: float) -> PromptSize | None:
-            return replace(prompt, visual=prompt.visual // 2, pictures=prompt.pictures // 2) if keep == 0.5 else None
+        def encoded(self, tower: Tower, prompt: PromptSize, keep: float) -> tuple[Tower, PromptSize] | None:
+            half = replace(prompt, visual=prompt.visual // 2, pictures=prompt.pictures // 2)
+            return (tower, half) if keep == 0.5 else None
 
     decoder_side = {"shape": subject.shape, "prompt": PromptSize(36, 9, 9, pictures=4)}
     whole, half, unknown = (count(method=Half(), keep=keep, **decoder_side).exact for keep in (1.0, 0.5, 0.25))
     assert whole.vision and half.vision == pytest.approx(whole.vision / 2) and half.decoder < whole.decoder
     assert unknown.vision is None and unknown.total is None
+
+
+CHEAPER = {
+    # Of 20 tokens 9 (3 x 3) are a size, and of 27 12 (2 x 2 a pair of frames).
+    "qwen2_vl": [("image", "downsample", 9 / 20), ("video", "downsample", 12 / 27), ("video", "fewer_frames", 0.5)],
+    "llava_onevision": [("video", "downsample", 0.25), ("video", "fewer_frames", 0.5), ("video", "fewer_frames", 0.1)],
+    "vila": [("image", "downsample", 0.5), ("video", "downsample", 0.25)],  # fewer frames need another text there
+}
+
+
+def test_a_cheaper_input_is_counted_at_its_own_size(subject: Subject) -> None:
+    """From its pixels to the first token; every layer works on all that is made of it."""
+    for media, name, keep in CHEAPER[subject.family]:
+        (prompt,) = encode(subject.model, subject.inputs[media])
+        with FlopCounterMode(display=False, custom_mapping=UNKNOWN) as counter:
+            _, record = generate(subject.model, prompt, method(name), keep, max_new_tokens=1)
+        found = subject.counted(media, prompt, method(name), keep)
+        assert list(found.worked) == record.by_layer and found.worked[0] < prompt.n_visual, (media, name)
+        assert found.exact.total == pytest.approx(counter.get_total_flops() - tables(counter), rel=1e-3), (media, name)
+
+
+def test_what_tiles_are_downsampled_to_is_not_told_by_their_number() -> None:
+    tower = Tower(hidden=8, ffn=16, layers=1, patch=12, merged=1, inside=8, patches=9, rows=9)
+    tiles, video, whole = PromptSize(visual=31, pictures=4), PromptSize(16 + 1, pictures=4), PromptSize(9 + 1)
+    downsample = method("downsample")
+    assert downsample.encoded(tower, tiles, 0.5) is None
+    for prompt, keep, side, tokens in ((video, 0.25, 2, 5), (whole, 0.5, 2, 5)):
+        seen = downsample.encoded(tower, prompt, keep)
+        assert seen is not None and (seen[0].patches, seen[1].visual) == (side**2, tokens)
+
+
+def test_the_papers_longest_video_is_made_cheaper_to_the_nearest_budget() -> None:
+    """32 frames of 196 tokens and a newline of LLaVA-OneVision 7B: a quarter is 8 frames, or 7 x 7 tokens a frame."""
+    tower = Tower(hidden=1152, ffn=4304, layers=26, patch=588, merged=1, inside=3584, patches=729, rows=729)
+    prompt = PromptSize(visual=32 * 196 + 1, pictures=32)
+    for name, pictures in (("fewer_frames", 8), ("downsample", 32)):
+        seen = method(name).encoded(tower, prompt, 0.25)
+        assert seen is not None and (seen[1].visual, seen[1].pictures) == (8 * 196 + 1, pictures)
+    assert method("fewer_frames").encoded(tower, PromptSize(visual=3, pictures=4), 0.5) is None
 
 
 @pytest.mark.parametrize("head_weights", ["grad", "mean"])
