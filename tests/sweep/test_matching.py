@@ -131,8 +131,9 @@ def test_an_experiment_may_match_by_itself(tmp_path: Path, checkpoint: Path, vid
         load(path, "paper")
 
 
-def test_the_matched_experiment_has_a_keep_for_every_row() -> None:
-    for profile in ("micro", "paper"):
+def test_the_matched_experiment_has_a_keep_for_every_row_that_can_have_one() -> None:
+    """PyramidDrop leaves no average layer a quarter, nor does DART's cut behind the second of six layers."""
+    for profile, dashes in (("micro", {"pyramiddrop", "dart"}), ("paper", {"pyramiddrop"})):
         chosen = load("matched", profile)
         for model in chosen.models:
             layers = shape_of(model).decoder.layers
@@ -140,7 +141,8 @@ def test_the_matched_experiment_has_a_keep_for_every_row() -> None:
                 made = method(row.method, **row.fields)
                 for retention in row.keep:
                     keep = matched_keep(made, layers, retention)
-                    assert keep is not None and share(made, layers, keep) == pytest.approx(retention, abs=1e-3)
+                    assert (keep is None) == (row.method in dashes and retention == 0.25), (model, row)
+                    assert keep is None or share(made, layers, keep) == pytest.approx(retention, abs=1e-3)
 
 
 def test_the_command_says_what_cannot_match_before_it_runs(
