@@ -28,11 +28,15 @@ def _tokens(experiment: Any, data: plan.Data, model: str, benchmark: str) -> int
         wrapper.close()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure(tmp_path_factory.mktemp("data"))
+
+
 @pytest.mark.parametrize(
     ("small", "large", "benchmark"), [("table2", "table5", "MMStar"), ("table3", "table6", "MVBench")]
 )
-def test_at_least_two_and_a_half_times_as_many(small: str, large: str, benchmark: str, tmp_path: Path) -> None:
-    folder = ensure(tmp_path)
+def test_at_least_two_and_a_half_times_as_many(small: str, large: str, benchmark: str, folder: Path) -> None:
     before, after = experiments.load(small), experiments.load(large)
     for model in after.models:
         usual = _tokens(before, plan.Data(before, folder), model, benchmark)
