@@ -14,7 +14,7 @@ from typing import Any
 from harness import identity, matching
 from harness.costs import Prices
 from harness.disk import write_atomically
-from harness.experiments import Experiment, Judge
+from harness.experiments import WUPS, Experiment, Judge
 from harness.judging.account import Account
 from harness.judging.models import Price
 from harness.judging.report import record
@@ -129,9 +129,14 @@ def account_of(experiment: Experiment, store: Store, *, limit: float | None = No
 
 
 def check_judges(experiment: Experiment, store: Store, account: Account) -> None:
-    """Raises UserError where a judge that the experiment names could not be asked on that account: no key in the
-    environment, or a limit and no price.
+    """Raises UserError where answers could not be scored: WUPS without WordNet, or a judge that the experiment names
+    and that could not be asked on that account, for lack of its key in the environment or, under a limit, of its price.
     """
+    if experiment.needs_wordnet:
+        from harness.scoring.wordnet import ABSENT, available
+
+        if not available():
+            raise UserError(f"{WUPS} cannot be scored: {ABSENT}")
     for name in experiment.benchmarks:
         if isinstance(judge := experiment.judge_of(name), Judge):
             from harness.scoring.judge import Judge as Client

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import identity
+from harness.data.sources import PAPER
 from harness.experiments import Experiment, Row
 from harness.models import ModelInfo, checkpoint_folder
 from model_wrappers.compressor.hub import CONFIG, WEIGHTS, locate, media_folder
@@ -98,7 +99,9 @@ def _training(info: ModelInfo, shows: str, data: Path) -> str:
     if name.startswith("micro-"):
         return f"train one with `retain micro teach {name}`"
     out = data / FOLDER / name / f"compressor-{shows}"
+    # `collect` looks for test videos in results/data by itself, and nowhere else.
+    refused = "" if data.resolve().is_relative_to(PAPER.parent.resolve()) else f" --benchmarks {data}"
     return (
-        f"train one with `retain compressor collect --model {info.name} --data SOURCE --out SET` and "
+        f"train one with `retain compressor collect --model {info.name} --data SOURCE --out SET{refused}` and "
         f"`retain compressor train --data SET --out {out}`, or name its folder or hub id in the profile's `compressors`"
     )

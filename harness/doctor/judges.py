@@ -8,27 +8,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.doctor.check import Check
-from harness.experiments import Experiment, Judge
+from harness.experiments import WUPS, Experiment, Judge
 from model_wrappers.errors import UserError
 
 AREA = "judge"
 TIMEOUT = 5.0
 """Seconds to connect, and between two pieces of an answer."""
-WUPS = "NExT-QA-OE"
 
 
 def checks(experiments: list[Experiment]) -> list[Check]:
     """A line for each judge that some benchmark is scored by, and one for WordNet where WUPS is."""
     asked: dict[Judge, dict[str, None]] = {}
-    wups = False
     for experiment in experiments:
         for name in experiment.benchmarks:
             judge = experiment.judge_of(name)
             if isinstance(judge, Judge):
                 asked.setdefault(judge, {})[name] = None
-            wups = wups or (name == WUPS and judge != "exact")
     found = [_judge(judge, ", ".join(names)) for judge, names in asked.items()]
-    if wups:
+    if any(experiment.needs_wordnet for experiment in experiments):
         found.append(_wordnet())
     return found or [Check(AREA, "none", "ok", "every score of this profile is made without one")]
 

@@ -7,6 +7,6 @@ allowed, told before a model, a benchmark, torch or vlmeval is loaded.
 from __future__ import annotations
 
 from harness.experiments.loader import experiment_names, load, names_with
-from harness.experiments.schema import Experiment, Judge, Row
+from harness.experiments.schema import WUPS, Experiment, Judge, Row
 
-__all__ = ["Experiment", "Judge", "Row", "experiment_names", "load", "names_with"]
+__all__ = ["WUPS", "Experiment", "Judge", "Row", "experiment_names", "load", "names_with"]

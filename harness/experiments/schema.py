@@ -12,7 +12,8 @@ from harness.judging.models import OPENAI, is_openai
 from harness.matching import Match
 
 Scalar = bool | int | float | str | None
-
+WUPS = "NExT-QA-OE"
+"""The benchmark whose official metric is WUPS."""
 
 RULES = ("exact", "official")
 """Scoring without a judge: the reference's own words, or a benchmark's official metric where that needs no judge."""
@@ -204,6 +205,11 @@ class Experiment(Strict):
     def judge_of(self, benchmark: str) -> Literal["exact", "official"] | Judge:
         """The judge that scores `benchmark`; one read from a file names its model."""
         return self.judges.get(benchmark, self.judge)
+
+    @property
+    def needs_wordnet(self) -> bool:
+        """Whether a benchmark is scored by WUPS, which cannot be computed without WordNet."""
+        return WUPS in self.benchmarks and self.judge_of(WUPS) != "exact"
 
     def frames_of(self, model: str) -> int:
         """Frames of a video for `model`: its own setting, or the experiment's."""

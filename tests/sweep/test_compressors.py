@@ -17,6 +17,7 @@ import yaml
 from harness import plan as plans
 from harness import sweep
 from harness.compressor.chosen import untaught
+from harness.data.sources import PAPER
 from harness.experiments import Experiment, load
 from harness.models import model_info
 from harness.plan import Data
@@ -72,9 +73,12 @@ def test_none_is_told_with_the_commands_that_train_one(ask: Any, bare: Path, tmp
         plan_of(ask(), data, tmp_path)
     said = str(raised.value)
     assert said.startswith(f"cnn needs a compressor of {bare} for videos, and there is none: train one with ")
-    assert f"`retain compressor collect --model {bare} --data SOURCE --out SET`" in said
+    assert f"`retain compressor collect --model {bare} --data SOURCE --out SET --benchmarks {data}`" in said
     assert f"`retain compressor train --data SET --out {data}/compressors/bare/compressor-video`" in said
     assert "\n" not in said
+    for folder in (PAPER, Path("results/data")):  # where `collect` looks for test videos by itself
+        with pytest.raises(UserError, match=r"--data SOURCE --out SET` and"):
+            untaught(method("cnn"), model_info(str(bare)), "video", folder)
 
 
 def test_three_places_and_what_goes_first(ask: Any, bare: Path, tmp_path: Path) -> None:

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import flops, results
 from harness.experiments import Experiment, Judge
 from harness.flops import paper
 from harness.plan import Data, Plan, PlannedCell, make
+from harness.scoring.wordnet import ABSENT
 from harness.store import Answer, Index, Store
 from model_wrappers.errors import UserError
+from tests.benchmarks import layouts
+from tests.conftest import Said
+from tests.sweep.conftest import write_experiment
 
 Make = Callable[..., Experiment]
 ROWS = [{"method": "vanilla"}, {"method": "fastv", "fields": {"layer": 2}, "keep": [0.5]}]
@@ -127,6 +132,23 @@ def test_a_judge_without_its_key_is_told_before_anything_is_asked(
     results.check_judges(chosen, store, results.account_of(chosen, store))
     with pytest.raises(UserError, match="limit in dollars cannot be kept without its price"):
         results.check_judges(chosen, store, results.account_of(chosen, store, limit=5.0))
+
+
+def test_wups_without_wordnet_is_told_before_anything_is_asked(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    layouts.next_oe(tmp_path / "data")
+    path = write_experiment(tmp_path, checkpoint, ROWS[:1], ("NExT-QA-OE",))
+    content = yaml.safe_load(path.read_text())
+    monkeypatch.setattr("harness.scoring.wordnet.places", lambda: [])
+    command = ["run", path, "--profile", "paper", "--data", tmp_path / "data", "--store", tmp_path / "runs"]
+    for judge, status in (("official", 2), ("exact", 0)):
+        content["profiles"]["paper"]["judge"] = judge
+        path.write_text(yaml.safe_dump(content))
+        done, _, err = said(*command)
+        assert (done, (tmp_path / "runs" / "cells").exists()) == (status, judge == "exact"), err
+        if status:
+            assert err == f"retain: NExT-QA-OE cannot be scored: {ABSENT}\n"
 
 
 @pytest.mark.parametrize("name", ["FORCE_QWENVL_VIDEO_READER", "MODEL_SEQ_LEN"])
