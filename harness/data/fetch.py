@@ -23,11 +23,12 @@ from model_wrappers.errors import UserError
 class Wanted:
     """What is still to be got of a benchmark: files by address, or a data set of the hub.
 
+    `files`: of each its address, place, checksum and, where the server says, its bytes, whether some are here or not.
     `size`: bytes to download (None: the server does not say); `room`: bytes that downloading and unpacking take.
     """
 
     source: Source
-    files: tuple[tuple[str, Path, Checksum], ...]
+    files: tuple[tuple[str, Path, Checksum, int | None], ...]
     listing: hub.Listing | None
     size: int | None
     room: int
@@ -53,13 +54,15 @@ def ask(name: str, data: Path) -> Wanted | None:
         packed = sum(size for path, (size, _) in listed.files.items() if path.endswith((".zip", ".pkl")))
         room = left + (unpacked or (packed if known.unpacked else 0))
         return Wanted(known, (), listed, left, room)
-    files = _addresses(known, data)
-    sizes = [known_size if known_size is not None else size_of(url) for url, _, _, known_size in files]
-    size = None if None in sizes else sum(filter(None, sizes))
+    files = tuple(
+        (url, path, checksum, size_of(url) if size is None else size)
+        for url, path, checksum, size in _addresses(known, data)
+    )
+    sizes = [size for *_, size in files]
+    total = None if None in sizes else sum(filter(None, sizes))
     got = sum(_length(path.with_name(f"{path.name}.part")) for _, path, _, _ in files)
-    left_over = None if size is None else max(0, size - got)
-    wanted = tuple((url, path, checksum) for url, path, checksum, _ in files)
-    return Wanted(known, wanted, None, left_over, (left_over or 0) + unpacked)
+    left_over = None if total is None else max(0, total - got)
+    return Wanted(known, files, None, left_over, (left_over or 0) + unpacked)
 
 
 def fetch(wanted: Wanted, data: Path, *, progress: bool = True) -> None:
@@ -90,10 +93,10 @@ def _fetch(wanted: Wanted, data: Path, progress: bool) -> None:
         manifest.begin(data, known.benchmark, origin)
         paths = hub.fetch(wanted.listing, data)
     else:
-        origin |= {"files": {path.name: f"{url} ({kind} {value})" for url, path, (kind, value) in wanted.files}}
+        origin |= {"files": {path.name: f"{url} ({kind} {value})" for url, path, (kind, value), _ in wanted.files}}
         manifest.begin(data, known.benchmark, origin)
-        for url, path, checksum in wanted.files:
-            with _bar(path.name, wanted.size if len(wanted.files) == 1 else None, progress) as told:
+        for url, path, checksum, size in wanted.files:
+            with _bar(path.name, size, progress) as told:  # the whole file: `download` tells what is here, too
                 download(url, path, checksum, told)
         paths = [data / "LMUData" / f"{known.tsv}.tsv"] if known.tsv else [data / file.place for file in known.files]
     _unpack(known, data, progress)

@@ -14,6 +14,7 @@ from typing import Any
 import portalocker
 import pytest
 import tenacity
+import tqdm
 
 from harness.benchmarks import open_benchmark
 from harness.data import download as downloading
@@ -131,6 +132,36 @@ def test_archives_placed_by_hand_are_unpacked_without_asking(servers: Hub, said:
     status, out, _ = said("data", "MMBench-Video", "--data", tmp_path / "data")
     assert status == 0 and "All data is in" in out and servers.asked == []
     assert not list((tmp_path / "data" / "manifests").glob("*.json")), "nothing was downloaded"
+
+
+def test_bars_run_up_to_their_files_sizes(
+    servers: Hub, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of those that are gone on with, whose first part counts as got at once."""
+    seen: dict[str, list[tuple[float, float | None]]] = {}
+
+    class Bar(tqdm.tqdm):  # type: ignore[type-arg]
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            seen.setdefault(self.desc, []).append((self.n, self.total))
+            return shown
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    data = tmp_path / "data"
+    sizes = {}
+    for name in ("LMUData/MMVet.tsv", "NExT-QA/test.csv", "NExT-QA/map_vid_vidorID.json"):
+        content = servers.plain["/MMVet.tsv" if "MMVet" in name else f"/{name}"]
+        part = data / f"{name}.part"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("json"):
+            part.write_bytes(content[: len(content) * 9 // 10])
+        sizes[Path(name).name] = len(content)
+    said("data", "MMVet", "NExT-QA-MC", "--data", data)
+    for name, size in sizes.items():
+        values = seen.pop(name)
+        assert {total for _, total in values} == {size} and values[-1][0] == size
+        assert values[0][0] == (size if name.endswith("json") else size * 9 // 10)
+    assert not seen
 
 
 @pytest.mark.parametrize("name", ["MMVet", "MVBench", "NExT-QA-MC"])
