@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.vlmevalkit import hub_cache
 from model_wrappers.errors import UserError
-from model_wrappers.hub import answering, download
+from model_wrappers.hub import Kind, answering, download
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,21 @@ class Listing:
 
 def snapshot(repository: str, revision: str, data: Path) -> Path | None:
     """The folder with the files of a data set in the hub cache of `data`, or None; it need not be whole."""
-    folder = hub_cache(data) / f"datasets--{repository.replace('/', '--')}"
+    folder = _folder(repository, "dataset", hub_cache(data))
     reference = folder / "refs" / revision
     if not reference.is_file():
         return None
     found = folder / "snapshots" / reference.read_text(encoding="utf-8").strip()
     return found if found.is_dir() else None
+
+
+def half(repository: str, kind: Kind, cache: Path) -> int:
+    """How many files of a repository are half downloaded in a cache of the hub, by whichever program."""
+    return sum(1 for _ in (_folder(repository, kind, cache) / "blobs").glob("*.incomplete"))
+
+
+def _folder(repository: str, kind: Kind, cache: Path) -> Path:
+    return cache / f"{kind}s--{repository.replace('/', '--')}"
 
 
 def listing(repository: str, revision: str) -> Listing:

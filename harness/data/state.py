@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.data import manifest
-from harness.data.hub import snapshot
+from harness.data.hub import half, snapshot
 from harness.data.sources import SOURCES, ByHand, Source, command, source
 from harness.data.unpack import is_archive, whole
 from harness.vlmevalkit import hub_cache
@@ -122,8 +122,7 @@ def _cut_short(known: Source, data: Path) -> str | None:
     assert known.hub is not None
     if cached(*known.hub, kind="dataset", cache=hub_cache(data)) is None:
         return "its download was not finished"
-    blobs = hub_cache(data) / f"datasets--{known.hub[0].replace('/', '--')}" / "blobs"
-    if not manifest.place(data, known.benchmark).is_file() and any(blobs.glob("*.incomplete")):
+    if not manifest.place(data, known.benchmark).is_file() and half(known.hub[0], "dataset", hub_cache(data)):
         return "its download was not finished"
     return None
 

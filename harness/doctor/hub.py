@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from model_wrappers.hub import Kind, fault
@@ -29,20 +28,18 @@ class Repository:
 
 @dataclass(frozen=True)
 class Found:
-    """What the hub says: the size of the wanted files in bytes, or in `problem` why it does not tell."""
+    """What the hub says: the size of the wanted files in bytes, by path and in all, or in `problem` why it does not
+    tell.
+    """
 
-    bytes: int = 0
+    files: Mapping[str, int] = field(default_factory=dict)
     commit: str | None = None
     problem: str = ""
 
-
-def half(repository: Repository, cache: Path | None = None) -> int:
-    """How many of its files are half downloaded."""
-    from huggingface_hub import constants
-
-    root = cache or Path(constants.HF_HUB_CACHE)
-    folder = root / f"{repository.kind}s--{repository.name.replace('/', '--')}" / "blobs"
-    return len(list(folder.glob("*.incomplete")))
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(self.files.values())
 
 
 def ask(repositories: Sequence[Repository]) -> dict[Repository, Found]:
@@ -92,7 +89,7 @@ def _asked(api: Any, repository: Repository) -> Found:
     except (OSError, httpx2.HTTPError, ValueError) as error:
         return Found(problem=fault(error, repository.name, repository.revision, repository.kind))
     files = [each for each in info.siblings or [] if _wanted(each.rfilename, repository.wanted)]
-    return Found(sum(each.size or 0 for each in files), info.sha)
+    return Found({each.rfilename: each.size or 0 for each in files}, info.sha)
 
 
 def _wanted(name: str, patterns: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.data.hub import half
 from harness.data.sources import PAPER
 from harness.doctor import hub
 from harness.doctor.check import Check, size
@@ -22,6 +23,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def checks(experiments: list[Experiment], data: Path | None) -> tuple[list[Check], int]:
     """A line for each checkpoint and for each compressor; and the bytes that a run would download for them."""
+    from huggingface_hub import constants
+
     from harness.plan import info_of
 
     found: list[Check] = []
@@ -48,7 +51,7 @@ def checks(experiments: list[Experiment], data: Path | None) -> tuple[list[Check
             found.append(Check(AREA, absent[repository].name, "missing", said))
             continue
         download += told.bytes
-        partly = hub.half(repository)
+        partly = half(repository.name, repository.kind, Path(constants.HF_HUB_CACHE))
         said = f"{size(told.bytes)} are downloaded on first use{f'; {partly} files are half here' if partly else ''}"
         found.append(Check(AREA, absent[repository].name, "warning", said))
     found += [_unpinned(info) for info in infos.values() if info.revision and not _COMMIT.fullmatch(info.revision)]

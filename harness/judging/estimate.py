@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.estimate.lengths import RESPONSE
-from harness.judging.models import Price, last_day, price_of
+from harness.judging.models import Price, price_of
 
 if TYPE_CHECKING:
     from harness.benchmarks import Benchmark
@@ -33,9 +33,8 @@ _ASKED = {"MMVet": "correctness_score", "MMBench-Video": "rating", "ActivityNet-
 class Estimate:
     """What judging one benchmark will take: guesses, but for `calls`, which is the most that there can be.
 
-    Equal answers to a question are asked once and blank ones never, so there may be far fewer calls. `unclear_only`: a
-    judge reads only replies in which no option can be read, so there are between none and `calls`. `dollars`: None
-    where the price is not known. `last_day`: the last on which OpenAI announced to serve the model; None where unknown.
+    Equal answers to a question are asked once and blank ones never, and of a choice only replies in which no option can
+    be read, so there may be far fewer calls. `dollars`: None where the price is not known.
     """
 
     benchmark: str
@@ -44,8 +43,6 @@ class Estimate:
     prompt_tokens: int
     completion_tokens: int
     dollars: float | None
-    unclear_only: bool
-    last_day: str | None
 
 
 def estimate(plan: Plan, data: Data) -> list[Estimate]:
@@ -110,8 +107,6 @@ def _estimate(judge: Judge, entry: Benchmark, cells: int, samples: int, tokens: 
         prompt,
         completion,
         price.dollars(prompt, completion) if price else None,
-        entry.kind != "open",
-        last_day(judge.base_url, judge.model),
     )
 
 

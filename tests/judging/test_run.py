@@ -205,7 +205,7 @@ def test_exact_and_judged_scores_make_no_leaderboard_together(answered: Answered
 
 def test_what_it_will_take(answered: Answered) -> None:
     (found,) = estimate(answered.plan, answered.data)
-    assert (found.benchmark, found.judge, found.calls, found.unclear_only) == ("MMVet", "m", 8, False)
+    assert (found.benchmark, found.judge, found.calls) == ("MMVet", "m", 8)
     asked = sum(len(message["content"]) for request in answered.unlimited() for message in request["messages"])
     assert found.prompt_tokens == pytest.approx(asked / 4 * 8 / 7, rel=0.1)
     assert found.completion_tokens == 8 * 3
