@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.experiments import Judge, experiment_names, load
+from harness.experiments import Judge, experiment_names, load, names_with
 from harness.judging.models import DEFAULTS, OPENAI
 from harness.models import model_info
 from harness.tables.reference import EFFICIENCY
@@ -199,7 +199,7 @@ def test_the_judges_of_the_paper_are_those_that_vlmevalkit_asks() -> None:
     assert re.search(
         r"'MMVet', 'LLaVABench', 'MMBench_Video'\].*?else:\s+judge_kwargs\['model'\] = 'gpt-4-turbo'", runs, re.S
     )
-    for experiment in (load(name, "paper") for name in experiment_names() if name.startswith(("table", "figure"))):
+    for experiment in (load(name, "paper") for name in names_with("paper")):
         for name in experiment.benchmarks:
             judge = experiment.judge_of(name)
             if name in DEFAULTS:
