@@ -1,4 +1,4 @@
-"""Does a GPU hold each model with the prompts of the profile?"""
+"""Does a GPU hold each model with the largest prompts that the profile lets be?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Demand:
 
 
 def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
-    """The devices, and a line for each model: what it needs at the largest prompt that some experiment gives it."""
+    """The devices, and a line for each model: what it needs at the largest prompt that some experiment allows."""
     import torch
 
     devices = [torch.cuda.get_device_properties(each) for each in range(torch.cuda.device_count())]
@@ -46,7 +46,8 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
     for model, demand in demands.items():
         state: State = "ok" if demand.total <= most else "missing"
         told = (
-            f"needs about {size(demand.total)} at {demand.tokens} visual tokens, {size(demand.weights)} of it weights"
+            f"needs about {size(demand.total)} at up to {demand.tokens} visual tokens, "
+            f"{size(demand.weights)} of it weights"
         )
         found.append(Check(AREA, model, state, f"{told}; {where} has {size(most)}"))
     return [*found, Check(AREA, "estimate", "ok", FORMULA)] if large else found
@@ -54,7 +55,7 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
 
 def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:
     from harness.benchmarks import benchmark
-    from harness.estimate.inputs import config_of, input_of
+    from harness.estimate.inputs import config_of, largest_of
     from harness.estimate.lengths import RESPONSE, TEXT
     from harness.flops import PromptSize, shape_of
     from harness.plan import info_of
@@ -65,7 +66,7 @@ def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:
     gradients = any(row.method == GRADIENTS for row in experiment.rows)
     found = []
     for modality in {benchmark(name, data).modality for name in experiment.benchmarks}:
-        shown = input_of(info, experiment.settings_of(model), modality, experiment.frames_of(model))
+        shown = largest_of(info, experiment.settings_of(model), modality, experiment.frames_of(model))
         prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, max(RESPONSE.values()))
         asked = need(shape, prompt, tied=tied, gradients=gradients)
         found.append(_Demand(asked.total, shown.visual, asked.weights))

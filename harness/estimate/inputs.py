@@ -59,12 +59,32 @@ def input_of(
     return Input(sizes.media * one.visual, sizes.media * one.pictures)
 
 
-def _qwen2_vl(said: Mapping[str, Any], modality: Literal["image", "video"], frames: int, sizes: Sizes) -> Input:
-    low, high = said.get("min_pixels"), said.get("max_pixels")
+def largest_of(info: Any, settings: Mapping[str, Any], modality: Literal["image", "video"], frames: int) -> Input:
+    """The most that the settings let one image or video be, of whatever size. Arguments as of `input_of`."""
+    said = {**info.defaults, **settings}
+    if info.family == "qwen2_vl":
+        pictures, (_, high) = _pictures(modality, frames), _bounds(said, modality)
+        return Input(pictures * (high // SIDE**2), pictures)
+    if info.family == "llava_onevision" and modality == "image":
+        shapes = [Sizes(height, width, None, 1) for height, width in _canvases(config_of(info), said)]
+        found = [input_of(info, settings, modality, frames, each) for each in shapes]
+        return Input(max(each.visual for each in found), max(each.pictures for each in found))
+    return input_of(info, settings, modality, frames)  # images of one size
+
+
+def _bounds(said: Mapping[str, Any], modality: Literal["image", "video"]) -> tuple[int, int]:
+    """Least and most pixels of a picture that Qwen2-VL is given."""
     if modality == "image" and said.get("image_pixels"):
-        low = high = said["image_pixels"]
-    low, high = low or BOUNDS[modality][0], high or BOUNDS[modality][1]
-    pictures = math.ceil(frames / PAIR) if modality == "video" else 1
+        return said["image_pixels"], said["image_pixels"]
+    return said.get("min_pixels") or BOUNDS[modality][0], said.get("max_pixels") or BOUNDS[modality][1]
+
+
+def _pictures(modality: Literal["image", "video"], frames: int) -> int:
+    return math.ceil(frames / PAIR) if modality == "video" else 1
+
+
+def _qwen2_vl(said: Mapping[str, Any], modality: Literal["image", "video"], frames: int, sizes: Sizes) -> Input:
+    (low, high), pictures = _bounds(said, modality), _pictures(modality, frames)
     if low == high:
         return Input(pictures * (low // SIDE**2), pictures)
     rows, columns = fitted(sizes.height, sizes.width, low, high)
@@ -98,13 +118,18 @@ def _llava_onevision(
 
     config = config_of(info)
     tile = config["vision_config"]["image_size"]
-    most = said.get("max_pixels") or math.inf
-    canvases = [canvas for canvas in config["image_grid_pinpoints"] if canvas[0] * canvas[1] <= most]
+    canvases = _canvases(config, said)
     shrunk = int(config["vision_aspect_ratio"].removeprefix("anyres_max_"))
     size = (sizes.height, sizes.width)
     tokens = extents.anyres(size, (0.0, 1.0), pinpoints=canvases, tile=tile, side=side, most=shrunk)
     height, width = select_best_resolution(size, canvases)
     return Input(len(tokens), 1 + (height // tile) * (width // tile))
+
+
+def _canvases(config: Mapping[str, Any], said: Mapping[str, Any]) -> list[list[int]]:
+    """Heights and widths that LLaVA-OneVision may lay an image out in."""
+    most = said.get("max_pixels") or math.inf
+    return [canvas for canvas in config["image_grid_pinpoints"] if canvas[0] * canvas[1] <= most]
 
 
 def config_of(info: Any) -> dict[str, Any]:
