@@ -3,13 +3,15 @@
 PYTHON ?= python3
 PROFILE ?= micro
 DATA :=
+JUDGE_LIMIT :=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TABLES := table1 table2 table3 table4 table5 table6 table7 table8
 RUN = --profile $(PROFILE) $(if $(DATA),--data '$(DATA)')
-# Real data is downloaded first, where it is not there: `retain data` lists it with its sizes before it starts.
-FIRST = $(if $(filter micro,$(PROFILE)),,$(BIN)/retain data $(1) $(RUN) || exit $$?; )
+ASK = $(BIN)/retain run $(1) $(RUN)$(if $(JUDGE_LIMIT), --judge-limit '$(JUDGE_LIMIT)')
+# Real data is downloaded first, where it is not there, but not before all else is: `retain data` lists it with its sizes.
+FIRST = $(if $(filter micro,$(PROFILE)),,$(BIN)/retain doctor $(1) $(RUN) --before-data && $(BIN)/retain data $(1) $(RUN) || exit $$?; )
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ help:
 	@echo "make figure3  average preservation over average retention, every method: images, videos"
 	@echo "make tables   all eight, and the figure. Each table is printed and written to results/runs/tables/"
 	@echo "              PROFILE=micro, the default, needs no GPU; PROFILE=paper: 7B models, real data, got first into"
-	@echo "              results/data/paper (DATA=folder: another)"
+	@echo "              results/data/paper (DATA=folder: another); JUDGE_LIMIT=dollars: what a table's judges may cost"
 	@echo "make test     run the tests"
 	@echo "make check    ruff, and mypy on both packages"
 	@echo "make bench    measure speed: the sweep against VLMEvalKit's loop, the whole grid, overhead, import time"
@@ -60,16 +62,16 @@ micro: export MALLOC_TOP_PAD_ = 268435456
 micro: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 
 table1 table2 table3 table4 table5 table6 table7 table8: $(INSTALLED)
-	@$(call FIRST,$@)$(BIN)/retain run $@ $(RUN)
+	@$(call FIRST,$@)$(call ASK,$@)
 
 figure3: $(INSTALLED)
-	@$(call FIRST,$@)status=0; $(BIN)/retain run $@ $(RUN) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
+	@$(call FIRST,$@)status=0; $(call ASK,$@) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
 	$(BIN)/retain figure $@ $(RUN) || { status=$$?; }; exit $$status
 
 # All of them, also after one with failed samples (status 3); a mistake in the input or Ctrl-C ends it.
 tables: $(INSTALLED)
 	@$(call FIRST,$(TABLES) figure3)status=0; for table in $(TABLES); do \
-	  $(BIN)/retain run $$table $(RUN) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
+	  $(call ASK,$$table) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
 	done; $(MAKE) --no-print-directory figure3 || exit $$?; exit $$status
 
 # A file's tests stay in one process; each process has one thread, so that they do not get in each other's way.

@@ -25,4 +25,4 @@ def examine(experiments: list[Experiment], data: Path | None, store: Path) -> li
     checkpoints, to_download = models.checks(experiments, data)
     sets, sizes = benchmarks.checks(experiments, data)
     found += [*gpu.checks(experiments, data), *checkpoints, *sets, *judges.checks(experiments)]
-    return [*found, *disk.checks(to_download, sizes, data or PAPER, store)]
+    return [*found, *disk.checks(to_download, sizes, data or PAPER, store, disk.pictures(experiments))]

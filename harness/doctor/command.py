@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,15 @@ def doctor(
         typer.Option(help="folder of the data (default: results/data/paper; micro: results/data)"),
     ] = None,
     store: Annotated[Path, typer.Option(help="where predictions, scores and tables lie")] = Path("results/runs"),
+    before_data: Annotated[
+        bool, typer.Option("--before-data", help="fail only for what `retain data` is not about to see to")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Say what a profile needs and what of it is missing: packages, GPU, models, data, judges, disk."""
     from harness import experiments
     from harness.doctor import examine, report
+    from harness.doctor.data import AREA
 
     chosen = names or experiments.names_with(profile)
     found = examine([experiments.load(name, profile, data=data) for name in chosen], data, store)
@@ -34,5 +39,14 @@ def doctor(
         print(report.to_json(profile, found), end="")
     else:
         report.show(found)
-    if any(check.state == "missing" for check in found):
+    lacking = [check for check in found if check.state == "missing"]
+    if before_data:
+        lacking = [check for check in lacking if check.area != AREA]
+        if lacking:
+            said = ", ".join(f"{check.name} ({check.area})" for check in lacking)
+            print(
+                f"retain: no data is downloaded while this is missing: {said}; `retain data` gets it all the same",
+                file=sys.stderr,
+            )
+    if lacking:
         raise typer.Exit(LACKING)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from harness.data.sources import SOURCES
 from harness.doctor import disk
+from harness.doctor.check import Check
+from harness.experiments import load
 from tests.conftest import Said
 
 
@@ -50,3 +53,29 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert check.state == "ok" and check.said.startswith("1.0 MiB of weights and 1.0 GiB of answers to come, ")
     (check,) = disk.checks(free // 2, free // 2, tmp_path, tmp_path / "runs")
     assert check.state == "missing", "half for the weights, half for the data, and a gigabyte of answers"
+    (check,) = disk.checks(0, 0, tmp_path, tmp_path / "runs", free)
+    assert check.state == "warning" and "of pictures (at most: a guess) to come" in check.said
+
+
+def test_pictures_are_a_share_of_the_room() -> None:
+    """Every image once; frames by number for VILA, which alone takes no video."""
+    table2, table3, table6 = (load(name, "paper") for name in ("table2", "table3", "table6"))
+    videos = sum(SOURCES[name].questions for name in table3.benchmarks)
+    images = sum(SOURCES[name].questions for name in table2.benchmarks)
+    assert disk.pictures([table3, table3]) == 8 * videos * disk.PICTURE
+    assert disk.pictures([table2, table3]) == (images + 8 * videos) * disk.PICTURE
+    assert table6.benchmarks == table3.benchmarks and disk.pictures([table3, table6]) == 24 * videos * disk.PICTURE
+    assert disk.pictures([table3.model_copy(update={"models": table3.models[:2]}), load("table3")]) == 0
+
+
+def test_what_retain_data_gets_is_no_reason_to_stop_before_it(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [Check("data", "Video-MME", "missing", "is not there"), Check("judge", "m", "warning", "is old")]
+    monkeypatch.setattr("harness.doctor.examine", lambda *_: checks)
+    assert [said("doctor", "table3", "--profile", "paper", *more)[0] for more in ([], ["--before-data"])] == [1, 0]
+    checks.append(Check("GPU", "devices", "missing", "there is none"))
+    status, out, err = said("doctor", "table3", "--profile", "paper", "--before-data")
+    assert status == 1 and "Missing: 2" in out
+    assert (
+        err
+        == "retain: no data is downloaded while this is missing: devices (GPU); `retain data` gets it all the same\n"
+    )

@@ -12,6 +12,7 @@ from harness.data.state import missing
 from harness.doctor import data as benchmarks
 from harness.doctor.check import Check
 from harness.experiments import load
+from harness.vlmevalkit import kit
 from tests.benchmarks import layouts
 from tests.loopback_hub import Hub, Repository, serving, use
 
@@ -80,26 +81,50 @@ def test_half_there(hub: Hub, tmp_path: Path) -> None:
         lay_out(folder)
     archive = next((folder / "hub" / "datasets--lmms-lab--Video-MME").rglob("*.zip"))
     archive.write_bytes(archive.read_bytes()[:-40])
-    blobs = folder / "hub" / "datasets--OpenGVLab--MVBench" / "blobs"
-    (blobs / "0123.incomplete").write_bytes(b"a part")
+    mvbench = folder / "hub" / "datasets--OpenGVLab--MVBench"
+    (mvbench / "blobs" / "0123.incomplete").write_bytes(b"a part")
+    whole = {str(path.relative_to(snapshot(mvbench))): path.read_bytes() for path in [snapshot(mvbench) / "test.json"]}
+    hub.datasets["OpenGVLab/MVBench"].files.update(whole)
     (folder / "NExT-QA" / "NExTVideo" / "4001.mp4").unlink()
     next((folder / "ActivityNet-QA").glob("test_q.json")).write_text("[{")
-    found, _ = look(folder)
+    found, room = look(folder)
     states = {name: check.state for name, check in found.items()}
     assert states == dict.fromkeys(LAID_OUT, "missing") | {"MMBench-Video": "warning"}
     assert f"{archive} is no whole zip file" in found["Video-MME"].said
     assert "its download was not finished, `retain data MVBench" in found["MVBench"].said
     assert "1 of its videos (4001.mp4 is the first) must be placed by hand" in found["NExT-QA-MC"].said
     assert "cannot be read as JSON" in found["ActivityNet-QA"].said
-    assert hub.asked == [], "what has begun is not asked for"
+    assert found["MVBench"].said.endswith("; the hub has the rest: 2.9 KiB"), "of what has begun, what is here is not"
+    packed = sum(path.stat().st_size for path in (folder / "hub").rglob("*.pkl"))
+    video_mme = folder / "hub" / "datasets--lmms-lab--Video-MME"
+    here = sum(path.stat().st_size for path in snapshot(video_mme).rglob("*") if path.is_file())
+    assert room == 3000 + 2 * 95 * 10**9 - here + packed
 
 
-def test_image_benchmarks(tmp_path: Path) -> None:
+def snapshot(repository: Path) -> Path:
+    (found,) = (repository / "snapshots").iterdir()
+    return found
+
+
+def test_image_benchmarks(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room that a TSV takes is what its server says, less what is here; one that does not say is told."""
+    for name, cls in (("MMStar", "ImageMCQDataset"), ("SEEDBench_IMG", "ImageMCQDataset"), ("MMVet", "MMVet")):
+        module = kit(f"vlmeval.dataset.{'image_vqa' if name == 'MMVet' else 'image_mcq'}")
+        known = getattr(module, cls)
+        monkeypatch.setattr(known, "DATASET_URL", {**known.DATASET_URL, name: f"{hub.url}/{name}.tsv"})
+    hub.plain |= {"/MMStar.tsv": b"x" * 5000, "/MMVet.tsv": b"x" * 4096}
     layouts.mme(tmp_path)
-    found, _ = look(tmp_path, "table2")
+    (tmp_path / "LMUData" / "MMVet.tsv.part").write_bytes(b"x" * 1024)
+    found, room = look(tmp_path, "table2")
+    assert room == 5000 + 3072
+    assert found["MMVet"].said.endswith(f"{command('MMVet', tmp_path)} goes on with it; 3.0 KiB are to come")
+    assert found["SEEDBench_IMG"].said.endswith("; its size is not known, as its server does not tell")
     assert found["MME"].state == "missing" and "has not the md5 that VLMEvalKit knows" in found["MME"].said
     assert found["MMStar"].state == "missing"
-    assert found["MMStar"].said == f"{tmp_path}/LMUData/MMStar.tsv is not there, {command('MMStar', tmp_path)} gets it"
+    assert (
+        found["MMStar"].said
+        == f"{tmp_path}/LMUData/MMStar.tsv is not there, {command('MMStar', tmp_path)} gets it; 4.9 KiB are to come"
+    )
 
 
 def test_sets_that_are_none_of_the_papers(tmp_path: Path) -> None:

@@ -46,13 +46,18 @@ FIGURE = ["run figure3 --profile micro", "figure figure3 --profile micro"]
 
 @pytest.fixture
 def answering(copy: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]:
-    """Runs make where `retain` ends with the status that is said for a table (else 0); its calls are returned, too."""
+    """Runs make where `retain` ends with the status that is said for a table or a command (else 0), the first that is;
+    its calls are returned, too.
+    """
 
     def run(*arguments: str, **statuses: int) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         log, command = copy / "log", copy / ".venv/bin/retain"
         command.parent.mkdir(parents=True, exist_ok=True)
         cases = "".join(f"{table}) exit {status};; " for table, status in statuses.items())
-        command.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$2" in {cases}esac\n')
+        shown = '[ "$1" != doctor ] || echo "$2 was looked at"'
+        command.write_text(
+            f'#!/bin/sh\necho "$@" >> {log}\n{shown}\nfor word in "$1" "$2"; do case "$word" in {cases}esac; done\n'
+        )
         command.chmod(0o755)
         (copy / ".venv/.installed").touch()
         log.write_text("")
@@ -66,19 +71,35 @@ def test_each_table_is_run_from_its_experiment(answering: Any, table: str) -> No
     done, calls = answering(table)
     assert (done.returncode, calls) == (0, [f"run {table} --profile micro"])
     done, calls = answering(table, "PROFILE=paper", "DATA=/some where", **{table: 2})
-    assert done.returncode != 0 and calls == [f"data {table} --profile paper --data /some where"]
-    done, calls = answering(table, "PROFILE=paper")
-    assert (done.returncode, calls) == (0, [f"{verb} {table} --profile paper" for verb in ("data", "run")])
+    assert done.returncode != 0 and calls == [f"doctor {table} --profile paper --data /some where --before-data"]
+    done, calls = answering(table, "PROFILE=paper", "JUDGE_LIMIT=5")
+    before = [f"doctor {table} --profile paper --before-data", f"data {table} --profile paper"]
+    assert (done.returncode, calls) == (0, [*before, f"run {table} --profile paper --judge-limit 5"])
 
 
 def test_all_tables_are_run_one_after_another(answering: Any) -> None:
     done, calls = answering("tables")
     assert (done.returncode, calls) == (0, [*(f"run {table} --profile micro" for table in TABLES), *FIGURE])
     done, calls = answering("tables", "PROFILE=paper")
-    assert done.returncode == 0 and calls[:2] == [
+    assert done.returncode == 0 and calls[:3] == [
+        f"doctor {' '.join(TABLES)} figure3 --profile paper --before-data",
         f"data {' '.join(TABLES)} figure3 --profile paper",
         "run table1 --profile paper",
     ]
+    done, calls = answering("tables", "JUDGE_LIMIT=0.5")
+    asked = [f"run {name} --profile micro --judge-limit 0.5" for name in (*TABLES, "figure3")]
+    assert (done.returncode, calls) == (0, [*asked, FIGURE[1]])
+
+
+def test_nothing_is_downloaded_where_something_else_is_missing(answering: Any) -> None:
+    """By the doctor's status: of what `retain data` gets it fails for nothing."""
+    done, calls = answering("table3", "PROFILE=paper", doctor=1)
+    assert done.returncode != 0 and "Error 1" in done.stderr
+    assert calls == ["doctor table3 --profile paper --before-data"] and done.stdout == "table3 was looked at\n"
+    done, calls = answering("table3", "PROFILE=paper", data=2)
+    assert (
+        done.returncode != 0 and "Error 2" in done.stderr and [call.split()[0] for call in calls] == ["doctor", "data"]
+    )
 
 
 def test_the_figure_is_drawn_from_its_experiment(answering: Any) -> None:
@@ -89,7 +110,7 @@ def test_the_figure_is_drawn_from_its_experiment(answering: Any) -> None:
     done, calls = answering("figure3", figure3=2)
     assert done.returncode != 0 and "Error 2" in done.stderr and calls == FIGURE[:1]
     done, calls = answering("figure3", "PROFILE=paper", figure3=2)
-    assert done.returncode != 0 and "Error 2" in done.stderr and calls == ["data figure3 --profile paper"]
+    assert done.returncode != 0 and "Error 2" in done.stderr and [call.split()[0] for call in calls] == ["doctor"]
 
 
 def test_failed_samples_are_told_at_the_end_of_all_tables(answering: Any) -> None:
