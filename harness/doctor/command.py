@@ -30,18 +30,26 @@ def doctor(
 ) -> None:
     """Say what a profile needs and what of it is missing: packages, GPU, models, data, judges, disk."""
     from harness import experiments
+    from harness.doctor import data as of_data
     from harness.doctor import examine, report
-    from harness.doctor.data import AREA
+    from harness.doctor import judges as of_judges
+    from harness.results import account_of, check_judges
+    from harness.store import Store
 
     chosen = names or experiments.names_with(profile)
-    found = examine([experiments.load(name, profile, data=data) for name in chosen], data, store)
+    loaded = [experiments.load(name, profile, data=data) for name in chosen]
+    found = examine(loaded, data, store)
     if json:
         print(report.to_json(profile, found), end="")
     else:
         report.show(found)
     lacking = [check for check in found if check.state == "missing"]
     if before_data:
-        lacking = [check for check in lacking if check.area != AREA]
+        # A run whose judge is down or retired keeps its answers, so it begins; without a key it does not.
+        lacking = [check for check in lacking if check.area not in (of_data.AREA, of_judges.AREA)]
+        kept = Store(store)
+        for experiment in loaded:
+            check_judges(experiment, kept, account_of(experiment, kept))
         if lacking:
             said = ", ".join(f"{check.name} ({check.area})" for check in lacking)
             print(

@@ -69,13 +69,18 @@ def test_pictures_are_a_share_of_the_room() -> None:
 
 
 def test_what_retain_data_gets_is_no_reason_to_stop_before_it(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = [Check("data", "Video-MME", "missing", "is not there"), Check("judge", "m", "warning", "is old")]
+    checks = [Check("data", "Video-MME", "missing", "is not there"), Check("judge", "m", "missing", "is retired")]
+    monkeypatch.setattr("harness.scoring.wordnet.available", lambda: True)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     monkeypatch.setattr("harness.doctor.examine", lambda *_: checks)
     assert [said("doctor", "table3", "--profile", "paper", *more)[0] for more in ([], ["--before-data"])] == [1, 0]
     checks.append(Check("GPU", "devices", "missing", "there is none"))
     status, out, err = said("doctor", "table3", "--profile", "paper", "--before-data")
-    assert status == 1 and "Missing: 2" in out
+    assert status == 1 and "Missing: 3" in out
     assert (
         err
         == "retain: no data is downloaded while this is missing: devices (GPU); `retain data` gets it all the same\n"
     )
+    monkeypatch.delenv("OPENAI_API_KEY")
+    status, out, err = said("doctor", "table3", "--profile", "paper", "--before-data")
+    assert status == 2 and "OPENAI_API_KEY" in err and err.count("\n") == 1, "the run would stop at this, too"
