@@ -1,8 +1,8 @@
 """Equal budgets: the keep at which a method's layers work on as much, on average, as behind a cut at the LLM input.
 
-FastV at 50% holds all visual tokens in its first layers, so it has more to look at than a method that cuts to 50%
+FastV at 50% works on all visual tokens in its first layers, so it has more to look at than a method that cuts to 50%
 before the language model. With `--match equivalent_tokens` a retention of 50% means for every method that an average
-layer holds 50% of the visual tokens. It follows from `Method.counts`, whatever the method's kind.
+layer works on 50% of the visual tokens. It follows from `Method.counts`, whatever the method's kind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def share(method: Method, n_layers: int, keep: float) -> float:
 
 
 def matched_keep(method: Method, n_layers: int, retention: float) -> float | None:
-    """The keep at which an average of `n_layers` layers holds `retention` of the visual tokens; None if there is none.
+    """The keep at which an average of `n_layers` layers works on `retention` of the visual tokens; None: there is none.
 
     A keep that does so as it is comes back unchanged, so a method that cuts at the LLM input has the cells it always
     has. Others are rounded to 6 digits. Raises UserError where the method cannot cut so many layers.
@@ -61,7 +61,7 @@ def chosen(plan: Plan) -> list[str]:
 
     if plan.experiment.match is None:
         return []
-    found = ["Matched equivalent tokens: at each retention an average layer holds that share of the visual tokens."]
+    found = ["Matched equivalent tokens: at each retention an average layer works on that share of the visual tokens."]
     keeps: dict[tuple[str, float, float], list[str]] = {}
     for _, row, retention, cells in plan.rows():
         if cells and cells[0].keep != retention:

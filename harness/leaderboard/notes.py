@@ -23,9 +23,9 @@ def notes(
     found += [
         "Image, Video, All (%): mean over the entry's benchmarks of score / score of vanilla, with its 95% interval "
         "(paired bootstrap over videos or images).",
-        "Budget (%): visual tokens that an average layer of the language model holds, of all; entries within 2 points "
-        "are one budget. Rank: by All (%), among the entries of one model, budget and set of benchmarks; bounds have "
-        "none. Mean rank: of a method at a retention, over the models.",
+        "Budget (%): visual tokens that an average layer of the language model works on, of all; entries within 2 "
+        "points are one budget. Rank: by All (%), among the entries of one model, budget and set of benchmarks; bounds "
+        "have none. Mean rank: of a method at a retention, over the models.",
         "Equivalent tokens: visual tokens worked on, mean over the language model's layers and the samples.",
         "TFLOPs (paper): of the visual tokens in the language model, by eq. 4 to 6 of arXiv 2506.01097, a multiply-add "
         "as one operation; of the choosing only its compressor's is counted; mean over samples.",
