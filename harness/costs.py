@@ -91,8 +91,16 @@ class Prices:
         from harness.efficiency.report import hardware
 
         machines = dict.fromkeys(hardware(entry) for entry in self._entries.values())
-        found.append(f"Prefill (ms): of the whole prompt, scoring included. Measured on {'; '.join(machines)}.")
-        return found
+        said = f"Prefill (ms): of the whole prompt, scoring included. Measured on {'; '.join(machines)}."
+        ran = {Path(model).name: (model, entry["dtype"]) for model, entry in self._entries.items()}
+        others = [
+            f"{name} in {dtype}"
+            for name, (model, dtype) in ran.items()
+            if flops.BYTES[dtype] != self._shape(model).number_bytes
+        ]
+        if others:
+            said += f" It ran in numbers of another size than KV is counted in: {', '.join(others)}."
+        return [*found, said]
 
 
 def _at(tokens: int, answers: Sequence[Answer], part: Callable[[Answer], list[int] | None]) -> list[float]:

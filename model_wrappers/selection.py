@@ -171,13 +171,14 @@ class Watch:
 def stopwatch(device: torch.device) -> Iterator[Watch]:
     """Wall time of the block; on CUDA up to the end of the work it queued."""
     watch = Watch()
-    _settle(device)
+    settle(device)
     start = time.perf_counter()
     yield watch
-    _settle(device)
+    settle(device)
     watch.seconds = time.perf_counter() - start
 
 
-def _settle(device: torch.device) -> None:
+def settle(device: torch.device) -> None:
+    """Waits for the work that a device has queued; a CPU queues none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from harness import flops
 from harness.bench.machine import machine, say
 from harness.bench.meter import peak_memory
 from harness.efficiency import shapes
+from harness.efficiency.inputs import AFTER, BEFORE
 from harness.efficiency.request import Request
 from harness.efficiency.variants import Variant
+from model_wrappers.anatomy import visual_token_ids
 from model_wrappers.encoding import encode
 from model_wrappers.errors import SampleError, UserError
 from model_wrappers.families.common import pick_device
+from model_wrappers.inputs import Input, split
 from model_wrappers.prompt import VisualPrompt
-from model_wrappers.selection import stopwatch
+from model_wrappers.selection import settle, stopwatch
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Measurement:
     kernel: str
     load: float
     """Processes that wanted a core when it began, a minute's mean: more than there are cores make times noisy."""
+    load_after: float
+    """The same when it ended. Its own threads are in it, which are no more than there are cores."""
     n_visual: int
     measured: list[Measured]
     """Vanilla first."""
@@ -115,13 +121,19 @@ def of_model(model: Any, request: Request) -> Measurement:
     return Measurement(
         request=request,
         machine=machine(),
-        device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
+        device=device_name(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         kernel=model.config.get_text_config()._attn_implementation,
         load=load,
+        load_after=os.getloadavg()[0],
         n_visual=prompt.n_visual,
         measured=found,
     )
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader knows the device by."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _first(model: Any, measured: Measured, prompt: VisualPrompt, decoded: int) -> None:
@@ -198,16 +210,24 @@ def _steps(model: Any) -> Iterator[list[_Step]]:
             handle.remove()
 
 
-def settle(device: torch.device) -> None:
-    """Waits for the work that a device has queued; a CPU queues none."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _encode(model: Any, request: Request, inputs: dict[str, Any]) -> VisualPrompt:
     prompt = encode(model, inputs, ["efficiency"])[0]
     prompt.extents, prompt.media = request.given.extents.to(model.device), request.given.media
+    prompt.source = partial(_source, model, request, inputs)
     return prompt
+
+
+def _source(model: Any, request: Request, inputs: dict[str, Any]) -> Input:
+    """What the prompt was encoded from; of VILA no placeholder tells whether its images are a video's frames."""
+    (found,) = split(model, inputs, request.given.media)
+    if len(visual_token_ids(model)) > 1:
+        return found
+    return dataclasses.replace(found, retell=partial(_retold, found.ids.tolist()))
+
+
+def _retold(ids: list[int], chosen: list[tuple[int, ...]]) -> list[int]:
+    """The made-up prompt with so many frames, each of which has a placeholder of its own."""
+    return [*ids[:BEFORE], *[ids[BEFORE]] * len(chosen[0]), *ids[-AFTER:]]
 
 
 def _fresh(prompt: VisualPrompt) -> VisualPrompt:

@@ -13,13 +13,12 @@ from typing import Any
 
 from harness.disk import write_atomically
 from harness.tables.render import pipe_table
-from harness.tables.rows import MISSING, ratio
+from harness.tables.rows import LOSS, MISSING, ratio
 from model_wrappers.errors import UserError
 
 Entry = Mapping[str, Any]
 """One measurement."""
 
-LOSS = "▼"
 HEAD = (
     "Method",
     "Retention",
@@ -117,9 +116,9 @@ def table(entry: Entry) -> str:
     notes = [hardware(entry) + "."]
     if (vision := entry["vision_layers"])["vision_encoder"] < vision["of"]:
         notes.append(f"The vision encoder has {vision['vision_encoder']} of its {vision['of']} layers.")
-    if (machine := entry["machine"])["load"] > machine["cores"]:
+    if (load := _load(machine := entry["machine"])) > machine["cores"]:
         notes.append(
-            f"The machine had other work to do (load {machine['load']:.1f} on {machine['cores']} cores): times are "
+            f"The machine had other work to do (load {load:.1f} on {machine['cores']} cores): times are "
             "longer than they would be, and the ratios' spread is wide."
         )
     said = {"repeats": entry["repeats"], "decoded": entry["decoded_tokens"], "text": entry["text_tokens"]}
@@ -128,6 +127,11 @@ def table(entry: Entry) -> str:
     notes += [f"{label} ({MISSING}): {why}." for label, why in lacking.items()]
     notes.append(f"Made by `{entry['command']}`.")
     return "\n".join([f"**{title(entry)}**", "", body, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _load(machine: Mapping[str, Any]) -> float:
+    """The larger of the loads before and after; older measurements know the first alone."""
+    return max(machine[name] for name in ("load", "load_after") if name in machine)
 
 
 def _line(variant: Mapping[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ def as_json(measurement: Measurement) -> dict[str, Any]:
         "device": measurement.device,
         "dtype": measurement.dtype,
         "attention": measurement.kernel,
-        "machine": {**measurement.machine, "load": measurement.load},
+        "machine": {**measurement.machine, "load": measurement.load, "load_after": measurement.load_after},
         "variants": [_variant(line) for line in lines(measurement)],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.statistics import FEWEST, RESAMPLES
 from harness.tables.hard import hard_notes
-from harness.tables.rows import BELOW, FLOORS, MISSING, NOISE, RowResult, Table, ratio
+from harness.tables.rows import BELOW, FLOORS, LOSS, MISSING, NOISE, RowResult, Table, loses_time, ratio
 from model_wrappers.registry import method_class, method_names
 
 
@@ -35,6 +35,8 @@ def footnotes(table: Table) -> list[str]:
     if said := "; ".join(f"{label} {values}" for label, values in settings.items() if values and "(" not in label):
         notes.append(f"Method settings: {said}.")
     notes += _token_notes(table)
+    if any(loses_time(row, table.rows) for row in table.rows):
+        notes.append(f"{LOSS}: time is lost; scoring and prefill take longer than vanilla's prefill on the same model.")
     return notes
 
 

@@ -18,6 +18,7 @@ from harness.tables.hard import hard_data_columns
 from harness.tables.rows import (
     BELOW,
     FLOORS,
+    LOSS,
     METHOD_LABELS,
     MISSING,
     NOISE,
@@ -26,6 +27,7 @@ from harness.tables.rows import (
     Group,
     RowResult,
     Table,
+    loses_time,
     method_label,
     ratio,
 )
@@ -243,7 +245,7 @@ def _share_columns(table: Table) -> list[Column]:
     if table.micro:
         found.append(_share_column("evidence_kept", "Evidence (%)", lambda row: row.evidence_kept))
     if any(row.costs is not None for row in table.rows):
-        found += [_cost_column(*column) for column in COSTS]
+        found += [_cost_column(table, *column) for column in COSTS]
     return found
 
 
@@ -254,14 +256,17 @@ def _equivalent_column() -> Column:
     return Column("equivalent_tokens", "Equivalent tokens", lambda row: row.equivalent_tokens, show, "0.0")
 
 
-def _cost_column(key: str, header: str, part: str, scale: float) -> Column:
+def _cost_column(table: Table, key: str, header: str, part: str, scale: float) -> Column:
     def raw(row: RowResult) -> float | None:
         value = getattr(row.costs, part, None)
         return None if value is None else scale * value
 
     def show(row: RowResult) -> str:
         value = raw(row)
-        return MISSING if value is None else f"{value:.3g}"
+        if value is None:
+            return MISSING
+        lost = part == "prefill_seconds" and loses_time(row, table.rows)
+        return f"{value:.3g} {LOSS}" if lost else f"{value:.3g}"
 
     return Column(key, header, raw, show)
 

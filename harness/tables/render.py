@@ -59,6 +59,7 @@ _LATEX = {
     "†": r"\dag{}",
     "≈": r"$\approx$",
     "↓": r"$\downarrow$",
+    "▼": r"$\bigtriangledown$",
 }
 
 

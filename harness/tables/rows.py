@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.statistics import Cell, Interval
@@ -36,6 +36,8 @@ NOISE = "≈"
 FLOORS = {"random": "R", "downsample": "D"}
 """Methods that cost nothing to think of: a row below one of them is marked with its letter."""
 BELOW = "↓"
+LOSS = "▼"
+"""Marks what takes longer than vanilla."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,15 @@ class Column:
     show: Callable[[RowResult], str]
     number_format: str = "General"
     numeric: bool = True
+
+
+def loses_time(row: RowResult, rows: Iterable[RowResult]) -> bool:
+    """Whether a row's prefill, its scoring included, was measured to take longer than that of its model's vanilla."""
+    if row.costs is None or row.costs.prefill_seconds is None:
+        return False
+    bases = [other.costs for other in rows if (other.model, other.method) == (row.model, "vanilla")]
+    known = [base.prefill_seconds for base in bases if base is not None and base.prefill_seconds is not None]
+    return any(row.costs.prefill_seconds > seconds for seconds in known)
 
 
 def method_label(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from harness.efficiency import measure as measuring
 from harness.efficiency import summary
 from harness.efficiency.measure import Measurement, measure, of_model
-from harness.efficiency.report import LOSS, table
+from harness.efficiency.report import read, table
 from harness.efficiency.variants import Variant
 from harness.models import open_model
+from harness.tables.rows import LOSS
 from model_wrappers.errors import UserError
 from model_wrappers.methods.base import Scorer, Vanilla
 from model_wrappers.methods.fastv import FastV
+from model_wrappers.registry import method_names
 from tests.efficiency.conftest import TOKENS, asked
 
 SLOW = 0.05
@@ -76,21 +79,27 @@ def test_what_the_vision_encoder_was_asked_before_is_scoring_and_not_taken_off_t
     assert all(one.scoring > 1000 and 0 < one.prefill < 1000 for one in zipped.rounds)
 
 
+LACKING = {"qwen2_vl": set(), "llava_onevision": set(), "vila": {"downsample"}}
+"""Methods that are not defined for a video."""
+
+
 @pytest.mark.parametrize("family", list(TOKENS))
 def test_every_method_on_every_family(family: str, folders: dict[str, Path]) -> None:
     found = measure(asked(folders[family], methods=[], keeps=[0.25]))
     newline = family == "llava_onevision"
     visual, layers = TOKENS[family] + newline, 6
     assert (found.n_visual, found.kernel, found.device, found.dtype) == (visual, "sdpa", "CPU", "float32")
-    names = [each.variant.method.name for each in found.measured]
-    assert names[0] == "vanilla" and {"random", "relevance", "cnn", "fastv"} < set(names)
+    names = [each.variant.method.name for each in found.measured if not each.variant.eager]
+    assert names == ["vanilla", *(name for name in method_names() if name != "vanilla")]
+    assert {each.variant.method.name for each in found.measured if each.lacking is not None} == LACKING[family]
     ran = [each for each in found.measured if each.lacking is None]
-    assert {"random", "relevance", "cnn", "fastv"} < {each.variant.method.name for each in ran}
     for each in ran:
         assert len(each.rounds) == 2 and each.visual == visual and len(each.kv_visual) == layers
         assert all(min(one.vision, one.prefill, one.decode) > 0 for one in each.rounds)
         # Keys and values, two key heads of eight numbers, float32; 40 tokens of text.
         assert each.kv_bytes == sum(tokens + 40 for tokens in each.kv_visual) * 2 * 2 * 8 * 4
+    (fewer,) = [each for each in ran if each.variant.method.name == "fewer_frames"]
+    assert fewer.by_layer == [{"qwen2_vl": 6, "llava_onevision": 5, "vila": 16}[family]] * layers
     eager = [each.variant for each in ran if each.variant.eager]
     assert [(each.method.name, each.keep) for each in eager] == [("vanilla", 1.0), ("fastv", 0.25)]
 
@@ -132,3 +141,25 @@ def test_a_loss_is_shown(folders: dict[str, Path]) -> None:
     assert entry["vanilla_over_this"]["llm"]["median"] < 1
     [row] = [line for line in table(summary.as_json(found)).splitlines() if line.startswith("| slow")]
     assert f"{entry['vanilla_over_this']['llm']['median']:.2f} [" in row and LOSS in row
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"), [(0.5, 9000.5, "9000.5"), (8000.5, 0.5, "8000.5"), (0.5, 0.4, "")]
+)
+def test_another_load_confesses(
+    before: float, after: float, said: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was there when the measurement began or when it ended."""
+    loads = iter([before, after])
+    monkeypatch.setattr(os, "getloadavg", lambda: (next(loads), 0.0, 0.0))
+    entry = summary.as_json(measured(folders["qwen2_vl"], repeats=1))
+    assert (entry["machine"]["load"], entry["machine"]["load_after"]) == (before, after)
+    shown = table(entry)
+    assert f"(load {said} on" in shown if said else "other work to do" not in shown
+
+
+def test_measurements_that_know_the_load_before_alone() -> None:
+    for entry in read(Path("results/micro/efficiency.json")):
+        old = {**entry, "machine": {**entry["machine"], "load": 7.25}}
+        old["machine"].pop("load_after", None)
+        assert "(load 7.2 on 2 cores)" in table(old) and entry["machine"]["cores"] == 2

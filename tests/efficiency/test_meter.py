@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.bench.meter import peak_memory
-from harness.efficiency.measure import settle
+from model_wrappers.selection import settle
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 MIB = 2**20

@@ -14,8 +14,8 @@ from harness.experiments import Row, load
 from harness.statistics import Cell
 from harness.store import Answer
 from harness.tables import RowResult, build, from_csv, to_csv
-from harness.tables.render import to_markdown
-from harness.tables.rows import Costs
+from harness.tables.render import to_latex, to_markdown
+from harness.tables.rows import LOSS, Costs
 from model_wrappers.registry import method
 from model_wrappers.shape import PromptSize
 
@@ -119,6 +119,14 @@ def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
     assert "Measured on A CPU, 1 of 2 cores; float32" in found.notes()[2]
 
 
+def test_a_prefill_in_other_numbers_than_kv_is_counted_in_says_so(tmp_path: Path) -> None:
+    said = f"It ran in numbers of another size than KV is counted in: {QWEN} in float32."
+    assert flops.shape_of(QWEN).number_bytes == 2 and said in prices(tmp_path, measurement()).notes()[2]
+    assert "another size" not in prices(tmp_path, measurement(dtype="bfloat16")).notes()[2]
+    wide = Prices(load("table7", "paper").model_copy(update={"dtype": "float32"}), tmp_path)
+    assert f"{QWEN} in bfloat16." in wide.notes()[2]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -156,3 +164,23 @@ def test_costs_are_columns_and_come_back_from_a_csv() -> None:
     assert again.rows[0].costs == Costs(12.9, pytest.approx(0.1234), 4 << 20)
     assert again.rows[1].costs == Costs()
     assert from_csv(to_csv(build(rows[:0], ["MMStar"]))).rows == ()
+
+
+def test_a_prefill_that_takes_longer_than_vanilla_is_marked() -> None:
+    cells = {"MMStar": Cell(40.0, 10, 10, "s")}
+
+    def row(model: str, method: str, keep: float, seconds: float | None) -> RowResult:
+        return RowResult(model, method, "", keep, cells, costs=Costs(1.0, seconds, 1 << 20))
+
+    rows = [row("m", "vanilla", 1.0, 0.1), row("m", "cnn", 0.5, 0.1), row("m", "relevance", 0.5, 0.1234)]
+    rows += [row("n", "vanilla", 1.0, 0.2), row("n", "relevance", 0.5, 0.1234), row("n", "random", 0.5, None)]
+    rows += [row("o", "vanilla", 1.0, None), row("o", "relevance", 0.5, 9.0)]
+    table = build(rows, ["MMStar"])
+    body = to_markdown(table).splitlines()
+    shown = [line.split("|")[-3].strip() for line in body if line.startswith("|")][2:]
+    assert shown == ["100", "100", f"123 {LOSS}", "200", "123", "-", "-", "9e+03"]
+    [note] = [note for note in table.notes if LOSS in note]
+    assert note.startswith(f"{LOSS}: time is lost") and LOSS not in to_csv(table)
+    assert r"123 $\bigtriangledown$" in to_latex(table)
+    gains = build(rows[:2], ["MMStar"])
+    assert LOSS not in to_markdown(gains) and not any(LOSS in note for note in gains.notes)
