@@ -1,4 +1,6 @@
-"""FastV: An Image is Worth 1/2 Tokens After Layer 2 (arXiv 2403.06764; pkunlp-icler/FastV, KV-cache mode)."""
+"""FastV: An Image is Worth 1/2 Tokens After Layer 2 (arXiv 2403.06764; pkunlp-icler/FastV, src/transformers,
+models/llama/modeling_llama.py; with a KV cache src/FastV/lmms-eval/fastv_kvcache.py).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ class FastV(LayerPruner):
     """Attention of the last prompt token to each visual token, post-softmax, mean over heads; one cut, at prefill.
 
     `layer` counts as the paper's Tables 7 and 8 do: "the 4th layer" is the first that works on fewer tokens. So layer=4
-    runs the layers of index 0, 1, 2 in full, scores with the attention of index 2 and cuts at the input of index 3.
+    runs the layers of index 0, 1, 2 in full, scores with the attention of index 2 and cuts at the input of index 3. The
+    official K counts the layers that run in full: K = 2, the paper's, is layer=3 here.
+
+    As in the mode with a KV cache: one cut, at the prefill, after which the layers from there on hold the kept tokens
+    only and those before it all of them (without a cache the official code ranks anew at each step). Kept tokens keep
+    their places, in their order, and decoding goes on after the uncut length ("own").
+
+    Where the official code differs: it is written for a key head a query head (here the heads of a group share one, and
+    the mean is over query heads), it takes the scores off the map of eager attention (here the one row that is read is
+    computed beside the model's own kernel), its number of tokens is a setting, or int() or round() of a share by port
+    (here the one rounding rule), and the visual tokens are one span of known length (here wherever they stand, all
+    images of a prompt in one ranking).
     """
 
     name: ClassVar[str] = "fastv"

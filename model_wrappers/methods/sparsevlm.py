@@ -39,8 +39,10 @@ class SparseVLM(LayerPruner):
     included; of a cluster `Record.kept` has its centre, whose place it takes where positions are not counted anew
     ("renumber", as version 1 does, is the default).
 
-    Where the official code differs: it adds noise to densities (here the lower index wins a tie); it never meets a
-    prompt where no text is above the mean or where none comes after the image (here all of it, or the last row, rates).
+    Where the official code differs: it is written for a key head a query head (here the heads of a group share one, and
+    the mean is over query heads); it adds noise to densities (here the lower index wins a tie); it never meets a prompt
+    where no text is above the mean or where none comes after the image (here all of it, or the last row, rates), nor
+    one with several images (here one ranking over all of them, rated by the text behind the last).
     """
 
     name: ClassVar[str] = "sparsevlm"

@@ -116,6 +116,35 @@ def clusters(points: list[Tensor], count: int) -> dict[int, list[int]]:
     return found
 
 
+def contiguous(labels: list[int]) -> list[int]:
+    """PruneVid's `refine_clusters`, frame by frame: whose stretch is not among the longest of its cluster, or is a
+    single frame, has no cluster; each stretch of such frames, from the first on, joins the longer one beside it.
+    """
+
+    def stretch(of: list[int | None], place: int) -> range:
+        start = stop = place
+        while start > 0 and of[start - 1] == of[place]:
+            start -= 1
+        while stop < len(of) and of[stop] == of[place]:
+            stop += 1
+        return range(start, stop)
+
+    given: list[int | None] = list(labels)
+    found: list[int | None] = []
+    for place, label in enumerate(labels):
+        longest = max(len(stretch(given, other)) for other in range(len(labels)) if labels[other] == label)
+        found.append(label if len(stretch(given, place)) == longest > 1 else None)
+    for place in range(len(labels)):
+        if found[place] is None:
+            lost = stretch(found, place)
+            left = stretch(found, lost.start - 1) if lost.start else range(0)
+            right = stretch(found, lost.stop) if lost.stop < len(found) else range(0)
+            joined = left if len(left) >= len(right) else right
+            for frame in lost:
+                found[frame] = found[joined.start] if joined else 0
+    return [label for label in found if label is not None]
+
+
 def prunevid_groups(features: list[Tensor], frames: list[list[int]], scenes: list[int]) -> list[Left]:
     """`scenes`: frames of each. Of each scene the static group, then the dynamic one of each frame."""
     found: list[Left] = []

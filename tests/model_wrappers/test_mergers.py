@@ -77,7 +77,9 @@ def tower_of_siglip(model: Any, pixels: Tensor) -> Tensor:
 
 
 def tower_by_token(model: Any, inputs: Any, family: Family, kind: str) -> Tensor:
-    """[N_v, 1 + head_dim] of a prompt with one picture (IMAGE) or one clip (VIDEO); a newline has NaN."""
+    """[N_v, 1 + head_dim] of a prompt like IMAGE, VIDEO or MIXED; a newline has NaN."""
+    if kind == "mixed" and family.name != "vila":
+        return torch.cat([tower_by_token(model, inputs, family, each) for each in ("image", "video")])
     if family.name == "qwen2_vl":
         patches = tower_of_qwen2_vl(model, inputs, kind)
         return torch.stack([patches[start : start + 4].mean(dim=0) for start in range(0, len(patches), 4)])
@@ -96,21 +98,41 @@ def tower_by_token(model: Any, inputs: Any, family: Family, kind: str) -> Tensor
         grid = tiles.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
         pooled = torch.nn.functional.interpolate(grid, size=(2, 2), mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
         return torch.cat((pooled, torch.full_like(pooled[:1], torch.nan)))
-    tiles = tower_of_siglip(model, inputs["pixel_values"][0]).unflatten(1, (3, 3))
-    found = list(tiles[0].flatten(0, 1))
-    for y in range(1, 5):  # the canvas of 2 x 2 tiles loses the padded first and last of its 6 rows
-        found += [tiles[1 + 2 * (y // 3) + x // 3, y % 3, x % 3] for x in range(6)]
-        found.append(torch.full_like(found[0], torch.nan))
+    found = []
+    for pixels in inputs["pixel_values"]:
+        tiles = tower_of_siglip(model, pixels).unflatten(1, (3, 3))
+        found += list(tiles[0].flatten(0, 1))
+        for y in range(1, 5):  # the canvas of 2 x 2 tiles loses the padded first and last of its 6 rows
+            found += [tiles[1 + 2 * (y // 3) + x // 3, y % 3, x % 3] for x in range(6)]
+            found.append(torch.full_like(found[0], torch.nan))
     return torch.stack(found)
 
 
 def frames_by_hand(family: Family, media: str) -> list[list[int]]:
-    visual = family.visual(media)
-    size = {"qwen2_vl": 9, "llava_onevision": 4, "vila": 9}[family.name] if media == "video" else visual
-    return [list(range(start, start + size)) for start in range(0, visual - visual % size, size)]
+    return [frame for video in videos_by_hand(family, media) for frame in video]
 
 
-@pytest.mark.parametrize("media", ["image", "video"])
+def videos_by_hand(family: Family, media: str) -> list[list[list[int]]]:
+    """Of each video its frames; an image is a video of one, but VILA's images together are one video."""
+    sizes = {
+        "image": {"qwen2_vl": [[20]], "llava_onevision": [[37]], "vila": [[9]]},
+        "video": {"qwen2_vl": [[9] * 3], "llava_onevision": [[4] * 6], "vila": [[9] * 6]},
+        "mixed": {
+            "qwen2_vl": [[12], [6], [4] * 3],
+            "llava_onevision": [[37], [37], [4] * 6],
+            "vila": [[9] * 8],
+        },
+    }
+    start, found = 0, []
+    for video in sizes[media][family.name]:
+        found.append(
+            [list(range(start + sum(video[:place]), start + sum(video[: place + 1]))) for place in range(len(video))]
+        )
+        start += sum(video)
+    return found
+
+
+@pytest.mark.parametrize("media", ["image", "video", "mixed"])
 def test_what_the_encoder_knew_equals_an_eager_run(model: Any, ask: Any, family: Family, media: str) -> None:
     inputs = ask(PROMPTS[media])
     expected = tower_by_token(model, inputs, family, media)
@@ -119,9 +141,7 @@ def test_what_the_encoder_knew_equals_an_eager_run(model: Any, ask: Any, family:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
     both = encode(model, ask(MIXED, TEXT, PROMPTS[media]))[2]
     torch.testing.assert_close(both.vision.attention, expected[:, 0], atol=1e-5, rtol=1e-4, equal_nan=True)
-    assert [len(frame) for video in videos(model, prompt) for frame in video] == [
-        len(frame) for frame in frames_by_hand(family, media)
-    ]
+    assert [video.tolist() for video in videos(model, prompt)] == videos_by_hand(family, media)
 
 
 def check(model: Any, prompt: Any, made: Any, keep: float, expected: reference.Left) -> list[int]:
@@ -132,11 +152,18 @@ def check(model: Any, prompt: Any, made: Any, keep: float, expected: reference.L
     return places
 
 
-@pytest.mark.parametrize("media", ["image", "video"])
+def shown(media: str, seed: int) -> list[Any]:
+    """A prompt of the sizes of IMAGE, VIDEO or MIXED."""
+    if media == "mixed":
+        return [picture(3, 4, seed), "first,", picture(2, 3, 9 + seed), "then", clip(6, 2, 2, seed), "which?"]
+    return [picture(4, 5, seed), "?"] if media == "image" else ["Look:", clip(6, 3, 3, seed), "?"]
+
+
+@pytest.mark.parametrize("media", ["image", "video", "mixed"])
 @pytest.mark.parametrize("keep", [0.9, 0.4, 0.15])
 def test_visionzip(model: Any, ask: Any, family: Family, media: str, keep: float) -> None:
     for seed in (0, 1):
-        inputs = ask([picture(4, 5, seed), "?"] if media == "image" else ["Look:", clip(6, 3, 3, seed), "?"])
+        inputs = ask(shown(media, seed))
         (prompt,) = encode(model, inputs)
         tower = tower_by_token(model, inputs, family, media)
         patch = ~tower[:, 0].isnan()
@@ -168,6 +195,12 @@ def scenic(prompt: Any, frames: list[list[int]], seed: int, jump: int) -> Any:
     return dataclasses.replace(prompt, inputs_embeds=embeds, cache={})
 
 
+def newline_by_hand(features: list[Tensor], found: list[list[list[int]]]) -> reference.Left:
+    """LLaVA-OneVision's newline behind a video, which is in no frame."""
+    inside = {token for frames in found for frame in frames for token in frame}
+    return {token: features[token] for token in range(len(features)) if token not in inside}
+
+
 LONG = ["Look:", clip(24, 3, 3, 4), "what happens?"]
 
 
@@ -185,12 +218,27 @@ def test_fastvid(model: Any, ask: Any, family: Family, keep: float) -> None:
         slow = scenic(prompt, frames, seed, jump)
         features = list(slow.inputs_embeds[slow.visual_rows])
         share = (budget(keep, slow.n_visual), len(frames) * len(frames[0]))
-        expected = reference.fastvid(features, frames, attention.tolist(), share)
-        if family.name == "llava_onevision":
-            expected[slow.n_visual - 1] = features[-1]
+        expected = reference.fastvid(features, frames, attention.tolist(), share) | newline_by_hand(features, [frames])
         places = check(model, slow, FastVID(), keep, expected)
         retained = max(1, len(frames[0]) * share[0] // share[1])
         assert len(places) <= len(frames) * retained + (family.name == "llava_onevision")
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.5, 0.2])
+def test_fastvid_takes_images_beside_a_video_for_videos_of_one_frame(
+    model: Any, ask: Any, family: Family, keep: float
+) -> None:
+    found = videos_by_hand(family, "mixed")
+    for seed, jump in ((0, 4), (1, 1)):
+        (prompt,) = encode(model, ask(shown("mixed", seed)))
+        attention = prompt.vision.attention.nan_to_num(-1.0).tolist()
+        slow = scenic(prompt, found[-1], seed, jump)
+        features = list(slow.inputs_embeds[slow.visual_rows])
+        share = (budget(keep, slow.n_visual), sum(len(frame) for video in found for frame in video))
+        expected = newline_by_hand(features, found)
+        for frames in found:
+            expected |= reference.fastvid(features, frames, attention, share)
+        check(model, slow, FastVID(), keep, expected)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0.5, 98), (0.25, 49), (0.1, 19)])
@@ -221,16 +269,32 @@ def test_prunevid(model: Any, ask: Any, family: Family, least: int) -> None:
         scenes = made.scene_lengths(torch.stack([features[frame].mean(dim=0) for frame in frames]))
         assert scenes == scenes_by_hand(features, frames)
         for share in (*(part / len(frames[0]) for part in range(1, len(frames[0]))), 0.99):
-            groups, newline = merged_by_hand(slow, frames, share, least)
+            groups, newline = merged_by_hand(slow, [frames], share, least)
             expected = {**newline, **{token: vector for group in groups for token, vector in group.items()}}
             check(model, slow, made, share, expected)
 
 
-def merged_by_hand(prompt: Any, frames: list[list[int]], share: float, least: int) -> tuple[list[reference.Left], Any]:
+@pytest.mark.parametrize("least", [1, 14])
+def test_prunevid_takes_images_beside_a_video_for_dynamic(model: Any, ask: Any, family: Family, least: int) -> None:
+    """Each a group of its own, clustered to the same share as those of the video."""
+    found = videos_by_hand(family, "mixed")
+    for seed, jump in ((0, 3), (1, 1)):
+        (prompt,) = encode(model, ask(shown("mixed", seed)))
+        slow = scenic(prompt, found[-1], seed, jump)
+        for share in (0.1, 0.4, 0.8):
+            groups, newline = merged_by_hand(slow, found, share, least)
+            expected = {**newline, **{token: vector for group in groups for token, vector in group.items()}}
+            check(model, slow, PruneVID(least=least, alpha=1.0), share, expected)
+
+
+def merged_by_hand(
+    prompt: Any, found: list[list[list[int]]], share: float, least: int
+) -> tuple[list[reference.Left], reference.Left]:
     """What PruneVid's merge leaves of each group where a share of all tokens may be left, and what is in no group."""
     features = list(prompt.inputs_embeds[prompt.visual_rows])
-    newline = {token: features[token] for token in range(len(frames) * len(frames[0]), len(features))}
-    groups = reference.prunevid_groups(features, frames, scenes_by_hand(torch.stack(features), frames))
+    newline, groups = newline_by_hand(features, found), []
+    for frames in found:
+        groups += reference.prunevid_groups(features, frames, scenes_by_hand(torch.stack(features), frames))
     k = min(len(features), math.floor(share * len(features) + 0.5))
     counts = reference.fitting([len(group) for group in groups], k - len(newline), least, lowest=1)
     return reference.prunevid(groups, counts), newline
@@ -247,7 +311,7 @@ def test_prunevids_second_stage(model: Any, ask: Any, family: Family, keep: floa
         handle = layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0][0].clone()))
         _, record = generate(model, slow, made, keep, max_new_tokens=1)
         handle.remove()
-        groups, newline = merged_by_hand(slow, frames, k / made.alpha / slow.n_visual, least)
+        groups, newline = merged_by_hand(slow, [frames], k / made.alpha / slow.n_visual, least)
         merged = sorted([*newline, *(token for group in groups for token in group)])
         text = [row for row, visual in enumerate(slow.visual.tolist()) if not visual]
         rows = sorted([*text, *slow.visual_rows[merged].tolist()])
@@ -275,7 +339,7 @@ def scenes_by_hand(features: Tensor, frames: list[list[int]]) -> list[int]:
     for number, members in enumerate(reference.clusters(pooled, max(1, len(frames) // 4)).values()):
         for member in members:
             label[member] = number
-    label = contiguous(label)
+    label = reference.contiguous(label)
     return [len(list(run)) for _, run in itertools.groupby(label)]
 
 
@@ -289,7 +353,10 @@ def test_contiguous_by_hand() -> None:
         (1, 1, 0, 0, 0, 1, 2, 2, 2, 2): [1, 1, 0, 0, 0, 2, 2, 2, 2, 2],
         (5, 5, 3, 5, 5): [5, 5, 5, 5, 5],
     }
-    assert {labels: contiguous(list(labels)) for labels in by_hand} == by_hand
+    for found in (contiguous, reference.contiguous):
+        assert {labels: found(list(labels)) for labels in by_hand} == by_hand
+    for labels in itertools.product(range(3), repeat=7):
+        assert contiguous(list(labels)) == reference.contiguous(list(labels))
 
 
 def test_prunevids_counts_by_hand() -> None:
