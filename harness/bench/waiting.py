@@ -17,7 +17,7 @@ from harness import plan as plans
 from harness.bench.machine import say
 from harness.experiments import Experiment
 from harness.plan import Data
-from harness.sweep.decoding import LOOK_AHEAD, Decoding
+from harness.sweep.decoding import LOOK_AHEAD, Decoders, Decoding
 
 MULTIPLES = (4.0, 2.0, 1.0)
 """Of a sample's decoding: how long the stand-in for a GPU takes for the sample."""
@@ -66,7 +66,7 @@ def measure(experiment: Experiment, data: Path, samples: int) -> list[Wait]:
         found = []
         for processes in PROCESSES:
             say(f"{benchmark}: waiting for samples that {processes or 'no'} process decodes")
-            with Decoding(model, message, dataset, processes) as decoding:
+            with Decoders(processes) as decoders, Decoding(model, message, dataset, decoders) as decoding:
                 for multiple in MULTIPLES:
                     found.append(Wait(multiple, processes, *_consume(decoding, count, round(multiple * launches))))
         return sorted(found, key=lambda wait: (-wait.multiple, wait.processes))

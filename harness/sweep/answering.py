@@ -21,7 +21,7 @@ from harness.disk import stop_if_full
 from harness.evidence import evidence_mask
 from harness.plan import Data, Plan, PlannedCell, open_settings
 from harness.store import Answer, Index
-from harness.sweep.decoding import Decoding, processes
+from harness.sweep.decoding import Decoders, Decoding, processes
 from harness.sweep.device import DeviceLost, release, works
 from harness.sweep.progress import Progress
 from model_wrappers.errors import SampleError, UserError
@@ -122,16 +122,19 @@ class Tally:
 
 
 class Answerer:
-    """Answers one (model, benchmark) after the other; the model stays open until another one is needed.
+    """Answers one (model, benchmark) after the other; the model stays open until another one is needed, and the
+    processes that decode for it stay with it.
 
-    `lost`: why this process can answer nothing more, if it cannot. For a `with`, at whose end the model is closed.
+    `share`: how many of the machine's cores are this process's, see `processes`. `lost`: why this process can answer
+    nothing more, if it cannot. For a `with`, at whose end the model is closed.
     """
 
-    def __init__(self, plan: Plan, store: Cells, data: Data, progress: Progress) -> None:
-        self.plan, self.store, self.data, self.progress = plan, store, data, progress
+    def __init__(self, plan: Plan, store: Cells, data: Data, progress: Progress, share: int | None = None) -> None:
+        self.plan, self.store, self.data, self.progress, self.share = plan, store, data, progress, share
         self.lost: str | None = None
         self._name = ""
         self._model: Any = None
+        self._decoders = Decoders(0)
 
     def __enter__(self) -> Answerer:
         return self
@@ -168,11 +171,20 @@ class Answerer:
         except DeviceLost as error:
             self.lost = str(error)
             self._model, self._name = None, ""  # not closed: that is a call to the device too
+            self._close()
             tally.unfinished.append(Unfinished(name, benchmark, self.lost))
         finally:
             tally.timing.wall += time.perf_counter() - start
 
+    def decoders(self, samples: int) -> Decoders:
+        """Those of the open model: that run already, else as many as are worth it for so many samples."""
+        if not self._decoders.count:
+            self._decoders = Decoders(processes(self._model.device, samples, self.share))
+        return self._decoders
+
     def _close(self) -> None:
+        self._decoders.stop()
+        self._decoders = Decoders(0)
         if self._model is not None:
             self._model.close()
         self._model, self._name = None, ""
@@ -206,6 +218,7 @@ class _Pass:
 
     def __init__(self, answerer: Answerer, tally: Tally, model: Any, name: str, benchmark: str) -> None:
         self.plan, self.store, self.progress = answerer.plan, answerer.store, answerer.progress
+        self.decoders = answerer.decoders
         self.tally, self.model, self.name, self.benchmark = tally, model, name, benchmark
         self.data = answerer.data.open(benchmark, self.plan.experiment.frames_of(name))
         self.evidence = answerer.data.evidence(benchmark)
@@ -229,8 +242,8 @@ class _Pass:
                 if any(index in column.wanted for column in columns)
             ]
             wanted.sort(key=lambda each: any(column.writer.failed(each[1]) for column in each[2]))
-            count = processes(self.model.device, len(wanted))
-            decoding = stack.enter_context(Decoding(self.model, self._message, self.dataset, count))
+            decoders = self.decoders(len(wanted))
+            decoding = stack.enter_context(Decoding(self.model, self._message, self.dataset, decoders))
             for (position, index, asked), decoded in decoding.ahead(wanted, itemgetter(0)):
                 self._ask(position, index, asked, decoded)
                 yield

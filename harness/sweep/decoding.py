@@ -39,35 +39,86 @@ FEW = 50
 """Samples for which no process is started: it imports VLMEvalKit for itself, which takes seconds."""
 
 
-def processes(device: str, samples: int) -> int:
-    """How many processes decode so many samples for a model on `device`; 0 is a thread of this one.
+def processes(device: str, samples: int, share: int | None = None) -> int:
+    """How many processes to start that decode so many samples for a model on `device`; 0 is a thread of this one.
 
     None for a CPU, for a few samples, or in a process that may not have any (a worker of `harness.sweep.workers`); else
-    as many as a GPU's share of the cores has left beside the one that feeds it, at most `MOST`.
+    as many as the GPU's `share` of the cores has left beside the one that feeds it, at most `MOST`.
+
+    `share`: default is that of one of the GPUs that this process sees. Whoever sees one of several must be told.
     """
     import torch
 
     if not device.startswith("cuda") or samples < FEW or current_process().daemon:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MOST, cores // max(1, torch.cuda.device_count()) - 1))
+    if share is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        share = cores // max(1, torch.cuda.device_count())
+    return max(0, min(MOST, share - 1))
+
+
+class Decoders:
+    """Processes that decode for one model, kept from one `Decoding` to the next: to start one takes seconds.
+
+    They start when they are first wanted. For a `with`, at whose end none is left. `count`: 0 is a thread.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._running: list[_Decoder] = []
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def ready(self, model: Any, dataset: str) -> list[_Decoder]:
+        """All of them, to decode as `model` does now (its frames, say) for `dataset`.
+
+        Raises UserError where one dies before it can.
+        """
+        if not self.count:
+            return []
+        made = pickle.dumps((model.decoder(), dataset))
+        if self._running:
+            for decoder in self._running:
+                decoder.use(made)
+            return self._running
+        self._running = [_Decoder() for _ in range(self.count)]
+        try:
+            for decoder in self._running:
+                decoder.start(made)
+            for decoder in self._running:
+                decoder.expect_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self._running
+
+    def stop(self) -> None:
+        """Ends them, whatever they are doing."""
+        stopped, self._running = self._running, []
+        for decoder in stopped:
+            decoder.stop()
 
 
 class Decoding:
-    """Decodes the rows of one benchmark for one model. For a `with`, at whose end no thread and no process is left.
+    """Decodes the rows of one benchmark for one model. For a `with`, at whose end no thread is left; the processes are
+    their owner's, but for the end by an exception: one in the middle of a sample would have to be waited for.
 
     Args:
         model: an opened `model_wrappers.families.common.FamilyModel`.
         message: makes the message of a row, given its position.
         dataset: its name in VLMEvalKit.
-        count: processes; 0 is a thread.
+        decoders: of this model.
     """
 
     def __init__(
-        self, model: Any, message: Callable[[int], list[dict[str, Any]]], dataset: str, count: int = 0
+        self, model: Any, message: Callable[[int], list[dict[str, Any]]], dataset: str, decoders: Decoders
     ) -> None:
-        self.model, self.message, self.dataset = model, message, dataset
-        self._decoders = [_Decoder() for _ in range(count)]
+        self.model, self.message, self.dataset, self.decoders = model, message, dataset, decoders
+        self._processes = 0
         self._idle: SimpleQueue[_Decoder] = SimpleQueue()
         self._lock = threading.Lock()
 
@@ -77,28 +128,21 @@ class Decoding:
         # One torch thread for decoding: a second team of threads would take turns with the model's, or spin beside it.
         # It holds for the thread that says so and for those begun later, hence the reset at the end.
         self._threads = torch.get_num_threads()
-        try:
-            if self._decoders:
-                made = pickle.dumps((self.model.decoder(), self.dataset))
-                for decoder in self._decoders:
-                    decoder.start(made)
-                for decoder in self._decoders:
-                    decoder.expect_ready()
-                    self._idle.put(decoder)
-        except BaseException:
-            for decoder in self._decoders:
-                decoder.stop()
-            raise
-        count = max(1, len(self._decoders))
-        self._pool = ThreadPoolExecutor(count, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        ready = self.decoders.ready(self.model, self.dataset)
+        for decoder in ready:
+            self._idle.put(decoder)
+        self._processes = len(ready)
+        self._pool = ThreadPoolExecutor(
+            max(1, self._processes), "decode", initializer=torch.set_num_threads, initargs=(1,)
+        )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         import torch
 
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for decoder in self._decoders:
-            decoder.stop()
+        if kind is not None:
+            self.decoders.stop()
         self._pool.shutdown()
         torch.set_num_threads(self._threads)
 
@@ -107,11 +151,11 @@ class Decoding:
 
         `position`: the row of one of them. A future raises what is wrong with its sample.
         """
-        decode = self._there if self._decoders else self._here
+        decode = self._there if self._processes else self._here
         waiting: deque[tuple[T, Future[Any]]] = deque()
         for each in wanted:
             waiting.append((each, self._pool.submit(decode, position(each))))
-            if len(waiting) > max(LOOK_AHEAD, 2 * len(self._decoders)):
+            if len(waiting) > max(LOOK_AHEAD, 2 * self._processes):
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
@@ -134,6 +178,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._made = b""
+        self._told = False
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -144,7 +189,7 @@ class _Decoder:
         with self._lock:
             if self._stopped:
                 raise UserError("decoding was stopped")
-            self._made = made
+            self._made, self._told = made, True
             self._pipe, theirs = get_context("spawn").Pipe()
             self._process = get_context("spawn").Process(target=serve, args=(theirs, made), daemon=True)
             # Ctrl-C reaches every process of a terminal: this one is deaf to it from its first moment on.
@@ -154,6 +199,11 @@ class _Decoder:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # so that the pipe ends when the process does
+
+    def use(self, made: bytes) -> None:
+        """Has it decode with `made` from the next message on."""
+        self._told = self._told and made == self._made
+        self._made = made
 
     def expect_ready(self) -> None:
         """Waits until it can decode. Raises UserError where it died before."""
@@ -168,7 +218,8 @@ class _Decoder:
         for _ in range(2):
             assert self._pipe
             try:
-                self._pipe.send(message)
+                self._pipe.send((None if self._told else self._made, message))
+                self._told = True
                 done, content = pickle.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
                 how = self._end()
@@ -195,7 +246,10 @@ class _Decoder:
 
 
 def serve(pipe: Connection, made: bytes) -> None:
-    """What a process that decodes does from its start to its end, which is its parent's end at the latest."""
+    """What a process that decodes does from its start to its end, which is its parent's end at the latest.
+
+    It receives (None or what it decodes with from now on, pickled; a message).
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it and ends this process
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: decoding needs no GPU, and none of its memory
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -210,7 +264,9 @@ def serve(pipe: Connection, made: bytes) -> None:
     try:
         pipe.send_bytes(b"ready")
         while True:
-            message = pipe.recv()
+            changed, message = pipe.recv()
+            if changed is not None:
+                model, dataset = pickle.loads(changed)
             try:
                 answer = _packed((True, model.decode(message, dataset)))
             except Exception as error:

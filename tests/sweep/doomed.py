@@ -11,7 +11,9 @@ from model_wrappers.errors import SampleError
 
 
 class Doomed:
-    """Decodes a text to itself and the process that did it. `once`: a folder where it notes whom it has killed."""
+    """Decodes a text to itself, the process that did it, and the data set. `once`: a folder where it notes whom it has
+    killed.
+    """
 
     def __init__(self, once: Path) -> None:
         self.once = once
@@ -19,7 +21,7 @@ class Doomed:
     def decoder(self) -> Doomed:
         return self
 
-    def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> tuple[str, int]:
+    def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> tuple[str, int, str | None]:
         text = message[0]["value"]
         if text == "wrong":
             raise SampleError("The text says wrong.")
@@ -29,4 +31,4 @@ class Doomed:
         if text == "forever":
             (self.once / "begun").touch()
             signal.pause()
-        return text, os.getpid()
+        return text, os.getpid(), dataset

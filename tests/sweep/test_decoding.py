@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import Any
 import pytest
 import torch
 
+from harness import plan as plans
 from harness import sweep
 from harness.experiments import Experiment
 from harness.models import open_model
 from harness.plan import Data, open_settings
-from harness.store import Store
+from harness.store import ID_LENGTH, Index, Store, digest
 from harness.sweep import decoding
-from harness.sweep.decoding import Decoding, processes
+from harness.sweep.answering import Answerer, Tally
+from harness.sweep.decoding import Decoders, Decoding, processes
+from harness.sweep.progress import Progress
+from harness.sweep.remote import Outbox
+from harness.sweep.shards import Shard
 from model_wrappers.errors import SampleError
 from tests.sweep.doomed import Doomed
 from tests.sweep.test_kill import alive, children
@@ -49,6 +55,7 @@ def test_where_processes_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes("cuda", 10_000) == 2
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert processes("cuda", 10_000) == 0
+    assert processes("cuda", 10_000, share=3) == 2, "a worker of Ray sees one of the GPUs"
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -61,7 +68,10 @@ def test_a_process_decodes_what_the_thread_does(experiment: Make, videos: Path, 
     found = []
     for count in (0, 1):
         name = opened.dataset.dataset_name
-        with Decoding(model, lambda at: sweep.message_for(model, opened, at), name, count) as ahead:
+        with (
+            Decoders(count) as decoders,
+            Decoding(model, lambda at: sweep.message_for(model, opened, at), name, decoders) as ahead,
+        ):
             found.append([future.result() for _, future in ahead.ahead(range(4), int)])
     for here, there in zip(*found, strict=True):
         assert here.inputs.keys() == there.inputs.keys()
@@ -75,7 +85,7 @@ def test_a_process_decodes_what_the_thread_does(experiment: Make, videos: Path, 
 
 def test_order_errors_and_killed_processes(tmp_path: Path) -> None:
     texts = ["a", "once", "b", "wrong", "c", "always", "d", *"efghijk"]
-    with Decoding(Doomed(tmp_path), messages(texts), "none", 2) as ahead:
+    with Decoders(2) as decoders, Decoding(Doomed(tmp_path), messages(texts), "none", decoders) as ahead:
         found: dict[str, Any] = {}
         for at, future in ahead.ahead(range(len(texts)), int):
             found[texts[at]] = future.exception() or future.result()
@@ -93,7 +103,8 @@ def test_order_errors_and_killed_processes(tmp_path: Path) -> None:
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        with Decoding(Doomed(tmp_path), messages(["a", "forever", "b"]), "none", 1) as ahead:
+        texts = ["a", "forever", "b"]
+        with Decoders(1) as decoders, Decoding(Doomed(tmp_path), messages(texts), "none", decoders) as ahead:
             for at, future in ahead.ahead(range(3), int):
                 if at == 0:
                     pid = future.result()[1]
@@ -103,6 +114,53 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+def test_a_process_goes_from_one_benchmark_to_the_next(tmp_path: Path) -> None:
+    model, pids = Doomed(tmp_path), []
+    with Decoders(1) as decoders:
+        for dataset in ("one", "other", "other", "last"):
+            with Decoding(model, messages(["a", "b"]), dataset, decoders) as ahead:
+                found = [future.result() for _, future in ahead.ahead(range(2), int)]
+            assert [(text, given) for text, _, given in found] == [("a", dataset), ("b", dataset)]
+            pids += [pid for _, pid, _ in found]
+            if dataset == "other" and len(pids) == 6:  # it need not be in the middle of a sample to be killed
+                os.kill(pids[-1], signal.SIGKILL)
+    assert len({*pids[:6]}) == 1 and len({*pids[6:]}) == 1 and pids[5] != pids[6]
+    assert not any(map(alive, pids))
+
+
+def test_processes_stay_with_the_model_from_shard_to_shard(
+    experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = experiment(rows=[{"method": "vanilla"}])
+    data = Data(chosen, videos)
+    plan = plans.make(chosen, data, Store(tmp_path))
+    cells = {cell.benchmark: digest(cell.settings)[:ID_LENGTH] for cell in plan.cells}
+    shards = [("NExT-QA-MC", [0, 1]), ("NExT-QA-MC", [2, 3]), ("MVBench", [0, 1, 2, 3])]
+    started: list[Any] = []
+    start = decoding._Decoder.start
+
+    def noted(self: Any, made: bytes) -> None:
+        start(self, made)
+        started.append(self._process)
+
+    def answers() -> list[tuple[str, Index, str | None]]:
+        outbox, tally = Outbox(), Tally()
+        with Answerer(plan, outbox, data, Progress()) as answerer:
+            for benchmark, indices in shards:
+                outbox.shard = Shard(chosen.models[0], benchmark, {index: (cells[benchmark],) for index in indices})
+                answerer.answer(chosen.models[0], benchmark, tally)
+            assert all(process.is_alive() for process in started)
+        assert (tally.answered, tally.failures) == (8, [])
+        return [(cell, answer.index, answer.prediction) for cell, answer in outbox.take()]
+
+    monkeypatch.setattr(decoding._Decoder, "start", noted)
+    thread = answers()
+    assert not started
+    monkeypatch.setattr("harness.sweep.answering.processes", lambda device, samples, share: 1)
+    assert answers() == thread
+    assert len(started) == 1 and not started[0].is_alive()
+
+
 def test_the_sweep_answers_alike(
     experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +168,7 @@ def test_the_sweep_answers_alike(
     rows = [{"method": "vanilla"}, {"method": "random", "keep": [0.5]}]
     chosen = experiment(benchmarks=("NExT-QA-MC",), rows=rows)
     _, thread = run(chosen, videos, tmp_path / "thread")
-    monkeypatch.setattr("harness.sweep.answering.processes", lambda device, samples: 1)
+    monkeypatch.setattr("harness.sweep.answering.processes", lambda device, samples, share: 1)
     real, killed = decoding._Decoder.decode, []
 
     def decode(self: Any, message: Any) -> Any:
