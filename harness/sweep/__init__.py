@@ -74,7 +74,7 @@ def run(
     start = time.perf_counter()
     if todo and ray is not None:
         with connected(ray):
-            cluster = Cluster(plan, data.folder)
+            cluster = Cluster(plan, data.folder, store.pictures)
             cluster.check()
             result.add(driver.answer(plan, store, todo, cluster, progress))
     elif todo and (count := min(workers or fitting(todo), len(todo))) > 1:

@@ -129,15 +129,18 @@ class Cluster:
 
     Each has one GPU where the plan was made on a machine with one, else a CPU core and the memory for a model. The
     device is among the settings that name a cell, so one machine decides it for all.
+
+    `data`, `pictures`: the driver's folders, see `harness.plan.Data`.
     """
 
-    def __init__(self, plan: Plan, data: Path) -> None:
+    def __init__(self, plan: Plan, data: Path, pictures: Path | None = None) -> None:
         import ray
 
         folders = [Path(model) for model in _places(plan)]
         self.each = WORKER_MEMORY + max((memory.weights(each) for each in folders if each.is_dir()), default=0)
         self.gpu = any(cell.settings["device"] == "cuda" for cell in plan.cells)
-        self._given = (ray.put(plan), data.resolve(), os.getcwd(), ray.get_runtime_context().get_node_id())
+        kept = pictures and pictures.resolve()
+        self._given = (ray.put(plan), data.resolve(), kept, os.getcwd(), ray.get_runtime_context().get_node_id())
 
     def check(self) -> None:
         """Raises UserError where the cluster can have no worker, or only of another kind than this machine."""
@@ -161,8 +164,8 @@ class Cluster:
 
         if self.gpu:
             nodes = [node for node in _nodes() if node.get("GPU")]
-            threads = min((int(node.get("CPU", 1) // node["GPU"]) for node in nodes), default=1)
-            return ray.remote(num_cpus=0, num_gpus=1)(Worker).remote(*self._given, max(1, threads))
+            share = min((int(node.get("CPU", 1) // node["GPU"]) for node in nodes), default=1)
+            return ray.remote(num_cpus=0, num_gpus=1)(Worker).remote(*self._given, max(1, share))
         return ray.remote(num_cpus=1, memory=self.each)(Worker).remote(*self._given, 1)
 
     def dismiss(self, handle: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 import traceback
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.plan import Data, Plan
 from harness.store import ID_LENGTH, Answer, Index, Store, digest
@@ -78,20 +79,27 @@ class _Slot:
 
 
 class Worker:
-    """Given what the driver has: its plan, data folder, current folder, and Ray's id of the node it runs on.
+    """Given what the driver has: its plan, data folder, folder of pictures (see `harness.plan.Data`), current folder,
+    and Ray's id of the node it runs on.
 
-    `threads`: of torch.
+    `share`: how many of its node's cores are this worker's, for torch and to decode.
+
+    On the driver's node, pictures are kept where the driver's are. Elsewhere they lie in `scratch()`, for all workers
+    of a node: none of them can remove them, since a worker ends by being killed; the first that finds no other one
+    there does, at its start.
     """
 
-    def __init__(self, plan: Plan, data: Path, home: str, node: str, threads: int) -> None:
-        self.plan, self.data, self.home, self.node, self.threads = plan, data, home, node, threads
+    def __init__(self, plan: Plan, data: Path, pictures: Path | None, home: str, node: str, share: int) -> None:
+        self.plan, self.data, self.pictures, self.home, self.node = plan, data, pictures, home, node
+        self.share = share
         self.outbox = Outbox()
         self._answerer: Answerer | None = None
+        self._shown: IO[str] | None = None
 
     def ready(self) -> Message:
         """Loads what every model needs, and makes sure that this node answers as the driver's would."""
         try:
-            self._answerer = Answerer(self.plan, self.outbox, self._prepare(), Progress())
+            self._answerer = Answerer(self.plan, self.outbox, self._prepare(), Progress(), self.share)
         except UserError as error:
             return "mistake", self._told(error)
         except Exception:
@@ -126,13 +134,13 @@ class Worker:
             os.chdir(self.home)  # paths of checkpoints may be relative to it
         import torch
 
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.share)
         if self.plan.experiment.data == "micro":
             import harness.micro
 
             harness.micro.register()
         if self._abroad() is None:
-            return Data(self.plan.experiment, self.data, Store(scratch()).pictures)
+            return Data(self.plan.experiment, self.data, self.pictures)
         return self._compare()
 
     def _compare(self) -> Data:
@@ -144,6 +152,7 @@ class Worker:
         own = scratch()
         with (own / "plan.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._shown = _shared(Store(own).pictures)
             data = Data(self.plan.experiment, self._folder(own), Store(own).pictures)
             made = plans.make(self.plan.experiment, data, Store(own))
         if (told := _difference(_content(self.plan), _content(made))) is not None:
@@ -176,6 +185,21 @@ def scratch(place: str | None = None) -> Path:
     folder = Path(place or tempfile.gettempdir()) / f"retain-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _shared(pictures: Path) -> IO[str]:
+    """A lock on a folder of pictures that is held as long as the file returned is open, by many at once; who is alone
+    finds an empty folder. For one process at a time.
+    """
+    lock = pictures.with_name(f"{pictures.name}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass  # another worker's model is being shown some of them
+    else:
+        shutil.rmtree(pictures, ignore_errors=True)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from harness.sweep import driver
 from harness.sweep.cluster import ALONE, Cluster
 from harness.sweep.progress import Progress
 from harness.sweep.shards import Pile, Shard
+from model_wrappers.errors import UserError
 from tests.sweep.conftest import write_experiment
-from tests.sweep.light_worker import Light
+from tests.sweep.counting_worker import NOTES, Counting
+from tests.sweep.light_worker import Light, Seeing
 from tests.sweep.lossy_worker import ASSERTION, BENCHMARK, INDEX, Lossy
 from tests.sweep.test_kill import alive, lines, predictions
 
@@ -59,11 +62,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def add(cluster: Any) -> Iterator[Callable[[], Any]]:
-    """Adds a node of one core, until the end of the test."""
+    """Adds a node of one core, or with other resources, until the end of the test."""
     added: list[Any] = []
 
-    def one() -> Any:
-        added.append(cluster.add_node(num_cpus=1, memory=ROOM, include_dashboard=False))
+    def one(num_cpus: int = 1, num_gpus: int = 0) -> Any:
+        added.append(cluster.add_node(num_cpus=num_cpus, num_gpus=num_gpus, memory=ROOM, include_dashboard=False))
         return added[-1]
 
     yield one
@@ -222,6 +225,72 @@ def test_samples_that_end_every_worker_are_given_up_and_the_run_goes_on(
         assert {content.count(b"\n") for content in lines(tmp_path).values()} == {40}, "none twice"
     finally:
         ray.shutdown()
+
+
+@needs_ray
+def test_one_gpu_for_each_worker(
+    cluster: Any, add: Any, experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node that says it has two, with 5 cores; there are none, and the workers need none."""
+    import ray
+
+    monkeypatch.setattr("harness.sweep.cluster.Worker", Seeing)
+    chosen, store = experiment(), Store(tmp_path)
+    plan = plans.make(chosen, Data(chosen, videos), store)
+    on_gpus = dataclasses.replace(
+        plan,
+        cells=[dataclasses.replace(cell, settings={**cell.settings, "device": "cuda"}) for cell in plan.cells],
+        samples={name: list(range(40)) for name in plan.samples},
+    )
+    ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    try:
+        without, gpus = (Cluster(each, videos, store.pictures) for each in (plan, on_gpus))
+        with pytest.raises(UserError, match=r"^no node of the Ray cluster has a CPU core and 3\.0 GiB of memory for"):
+            without.check()
+        with pytest.raises(
+            UserError, match="^this machine has a GPU and the Ray cluster none; start the command where"
+        ):
+            gpus.check()
+        add(num_cpus=5, num_gpus=2)
+        with pytest.raises(UserError, match="^the Ray cluster has GPUs and this machine none; start the command on a"):
+            without.check()
+        gpus.check()
+        assert gpus.capacity() == 2
+        tally = driver.answer(on_gpus, store, sweep.lacking(on_gpus, store), gpus, Progress())
+        assert (tally.answered, tally.unfinished) == (2 * 40 * 6, [])
+        groups = {(cell.model, cell.benchmark) for cell in plan.cells}
+        answers = [answer for group in groups for answer in cell_answers(on_gpus, store, group)]
+        assert {answer.prediction for answer in answers} == {"GPU 0, 2 cores", "GPU 1, 2 cores"}
+    finally:
+        ray.shutdown()
+
+
+class CountingCluster(Cluster):
+    def hire(self) -> Any:
+        import ray
+
+        return ray.remote(num_cpus=1, memory=self.each)(Counting).remote(*self._given, 1)
+
+
+@needs_ray
+def test_a_model_is_opened_once_for_all_shards_and_encodes_a_sample_once(
+    cluster: Any,
+    add: Any,
+    experiment: Make,
+    videos: Path,
+    tmp_path: Path,
+    expected: Given,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep, "Cluster", CountingCluster)
+    add()
+    chosen, store = experiment(), Store(tmp_path)
+    result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address)
+    assert given(result, tmp_path) == expected
+    processes, noted = zip(*(line.split() for line in (tmp_path / NOTES).read_text().splitlines()), strict=True)
+    counted = Counter(noted)
+    assert len({*processes}) == 1 and counted.pop("answer") > 2, "several shards"
+    assert counted == {"open": 1, "share=1": 1, "start": 1, "encode": 8}, "of 8 samples in 48 cells"
 
 
 class LossyCluster(Cluster):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import plan as plans
 from harness.experiments import Experiment
@@ -28,7 +29,7 @@ def plan(experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def worker(plan: Plan, data: Path) -> Worker:
-    return Worker(plan, data, "/nowhere", "another node", 1)
+    return Worker(plan, data, None, "/nowhere", "another node", 1)
 
 
 def test_the_same_plan_is_made_there(plan: Plan, videos: Path, tmp_path: Path) -> None:
@@ -56,3 +57,24 @@ def test_other_samples_are_noticed(plan: Plan, videos: Path) -> None:
 def test_real_data_must_be_there(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="each node needs the data at the same path"):
         worker(plan, tmp_path / "absent")._compare()
+
+
+def test_pictures_of_the_drivers_node_are_the_drivers(
+    plan: Plan, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "_abroad", lambda self: None)
+    given = Worker(plan, videos, tmp_path / "runs" / "pictures", "/nowhere", "this node", torch.get_num_threads())
+    assert given._prepare().pictures == tmp_path / "runs" / "pictures"
+
+
+def test_pictures_of_another_node_are_removed_when_all_its_workers_have_ended(plan: Plan, videos: Path) -> None:
+    first = worker(plan, videos)
+    folder = first._compare().pictures
+    assert folder is not None and folder.is_relative_to(tempfile.gettempdir())
+    folder.mkdir(exist_ok=True)
+    (folder / "frame.jpg").touch()
+    second = worker(plan, videos)
+    assert second._compare().pictures == folder and (folder / "frame.jpg").exists(), "the first may show it"
+    del first, second  # the kernel lets the locks of a killed process go as well
+    third = worker(plan, videos)
+    assert third._compare().pictures == folder and not (folder / "frame.jpg").exists()
