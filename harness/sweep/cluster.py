@@ -71,12 +71,16 @@ def connected(address: str) -> Iterator[None]:
     """Connected to the cluster at `address`, or to one of this machine's that ends with the `with`.
 
     Nothing of Ray's leaves the machine then: no dashboard, no usage statistics, every port on the loopback device.
-    Raises UserError where there is no cluster, or one of other versions of Ray or Python.
+    Raises UserError where there is no cluster, or one of other versions of Ray or Python, or where no node of any runs
+    on this machine: a driver of Ray's is one node's, and `ray.init` looks for that one for a minute.
     """
     ours = address == AUTO
     if ours:
         os.environ.update(ALONE)
     import ray
+
+    if not ours and not ray._private.services.find_gcs_addresses():
+        raise UserError(f"--ray {address}: this machine is no node of that cluster; start the command on one that is")
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with ExitStack() as stack:

@@ -20,6 +20,8 @@ from harness.cli import main
 from harness.experiments import load
 from harness.plan import Data
 from harness.store import Store
+from harness.sweep.cluster import connected
+from model_wrappers.errors import UserError
 from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import alive, children, lines, locked, predictions
 
@@ -142,6 +144,17 @@ def test_a_server_that_is_none_of_rays_is_told_at_once(capfd: pytest.CaptureFixt
         assert main(["run", "table3", "--ray", address]) == 2
     err = capfd.readouterr().err
     assert f"retain: --ray {address}: what answers there is no Ray cluster\n" in err and "Traceback" not in err
+
+
+@needs_ray
+def test_a_machine_that_is_no_node_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nodes of Ray's run on this machine, they are not to be seen."""
+    import ray
+
+    monkeypatch.setattr(ray._private.services, "find_gcs_addresses", frozenset)
+    with pytest.raises(UserError, match="^--ray 127.0.0.1:1: this machine is no node of that cluster; start the comm"):
+        with connected("127.0.0.1:1"):
+            pass
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
