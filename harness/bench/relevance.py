@@ -19,13 +19,16 @@ from typing import Any, Literal
 from harness.bench.machine import say
 
 Form = Literal["textbook", "streaming", "prefill"]
+_FORMS: tuple[Form, ...] = ("streaming", "textbook")
+"""Of relevance."""
 
 BOTH, ALONE = (512, 1536, 3072), (6144, 12288, 24576)
 """Visual tokens: at the first the two forms are compared, at all of them streaming is measured."""
 TEXT = 40
 """Rows of text around the visual tokens."""
-RESPONSE = 1
-"""Tokens of the response: a closed answer."""
+RESPONSE, LONGER = 1, 8
+"""Tokens of the response: a closed answer, and one of a few words, which is measured at `OFTEN` visual tokens."""
+OFTEN = 1536
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one form at one length: seconds (the median) and the most bytes beyond the weights and the prompt."""
+    """Of one form at one length: seconds (the median) and the most bytes beyond the weights and the prompt.
+
+    `response`: tokens of the answer that is explained.
+    """
 
     form: Form
     n_visual: int
     seconds: float
     peak_bytes: int
+    response: int = RESPONSE
 
 
 def measure(shape: Shape, both: Sequence[int] = BOTH, alone: Sequence[int] = ALONE) -> list[Cost]:
@@ -59,12 +66,15 @@ def measure(shape: Shape, both: Sequence[int] = BOTH, alone: Sequence[int] = ALO
         for form in forms:
             say(f"relevance of {count} visual tokens: {form}")
             found.append(_alone(shape, form, count))
+    if OFTEN in both:
+        say(f"relevance of {OFTEN} visual tokens for an answer of {LONGER} tokens: both forms")
+        found += [_alone(shape, form, OFTEN, LONGER) for form in _FORMS]
     return found
 
 
 def exponents(costs: Sequence[Cost], form: Form) -> dict[str, float]:
     """k in cost ~ n^k for memory and time: the slope of a straight line through the logarithms."""
-    chosen = [cost for cost in costs if cost.form == form]
+    chosen = [cost for cost in costs if cost.form == form and cost.response == RESPONSE]
     counts = [math.log(cost.n_visual) for cost in chosen]
     return {
         "memory": _slope(counts, [math.log(max(1, cost.peak_bytes)) for cost in chosen]),
@@ -74,20 +84,23 @@ def exponents(costs: Sequence[Cost], form: Form) -> dict[str, float]:
 
 def rows(costs: Sequence[Cost]) -> list[list[str]]:
     """Lines of the report: streaming at each length, beside the textbook form where there is one, and the prefill."""
-    by = {(cost.form, cost.n_visual): cost for cost in costs}
+    by = {(cost.form, cost.n_visual, cost.response): cost for cost in costs}
     lines = []
-    for count in sorted({cost.n_visual for cost in costs}):
-        stream, prefill = by["streaming", count], by["prefill", count]
+    for count, response in sorted({(cost.n_visual, cost.response) for cost in costs}):
+        stream, prefill = by["streaming", count, response], by["prefill", count, RESPONSE]
+        tokens = "one token" if response == 1 else f"{response} tokens"
         spent = f"{stream.seconds:.2f} s, {stream.peak_bytes / 2**20:.0f} MiB"
         lines.append(
-            [f"relevance of {count} visual tokens", f"{spent}, {stream.seconds / prefill.seconds:.1f} prefills"]
+            [
+                f"relevance of {count} visual tokens for an answer of {tokens}",
+                f"{spent}, {stream.seconds / prefill.seconds:.1f} prefills",
+            ]
         )
-        if textbook := by.get(("textbook", count)):
+        if textbook := by.get(("textbook", count, response)):
             memory, seconds = stream.peak_bytes / textbook.peak_bytes, stream.seconds / textbook.seconds
             lines.append(["  of the textbook form's", f"{100 * seconds:.0f}% time, {100 * memory:.0f}% memory"])
-    grown: tuple[Form, ...] = ("streaming", "textbook")
-    for form in grown:
-        if len([cost for cost in costs if cost.form == form]) > 1:
+    for form in _FORMS:
+        if len({cost.n_visual for cost in costs if cost.form == form}) > 1:
             grows = exponents(costs, form)
             lines.append([f"  {form} grows as", f"n^{grows['memory']:.2f} in memory, n^{grows['time']:.2f} in time"])
     return lines
@@ -101,13 +114,15 @@ def summary(shape: Shape, costs: Sequence[Cost]) -> dict[str, Any]:
         "response_tokens": RESPONSE,
         "costs": [asdict(cost) for cost in costs],
         "exponents": {
-            form: exponents(costs, form) for form in measured if len([cost for cost in costs if cost.form == form]) > 1
+            form: exponents(costs, form)
+            for form in measured
+            if len({cost.n_visual for cost in costs if cost.form == form}) > 1
         },
     }
 
 
-def _alone(shape: Shape, form: Form, n_visual: int) -> Cost:
-    asked = json.dumps([asdict(shape), form, n_visual])
+def _alone(shape: Shape, form: Form, n_visual: int, response: int = RESPONSE) -> Cost:
+    asked = json.dumps([asdict(shape), form, n_visual, response])
     code = "import sys; from harness.bench.relevance import child; child(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", code, asked],
@@ -116,7 +131,7 @@ def _alone(shape: Shape, form: Form, n_visual: int) -> Cost:
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    return Cost(form, n_visual, **json.loads(done.stdout.splitlines()[-1]))
+    return Cost(form, n_visual, response=response, **json.loads(done.stdout.splitlines()[-1]))
 
 
 def child(asked: str) -> None:
@@ -126,11 +141,11 @@ def child(asked: str) -> None:
     from harness.bench.meter import peak_memory
     from model_wrappers.selection import stopwatch
 
-    shape, form, n_visual = json.loads(asked)
+    shape, form, n_visual, response = json.loads(asked)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _model(Shape(**shape), device)
     work(model, form, 64)()  # what only the first call pays
-    run = work(model, form, n_visual)
+    run = work(model, form, n_visual, response)
     seconds, peak = [], 0
     repeats = 3 if n_visual <= 2048 else 1
     for _ in range(repeats):
@@ -141,7 +156,7 @@ def child(asked: str) -> None:
     print(json.dumps({"seconds": sorted(seconds)[repeats // 2], "peak_bytes": peak}))
 
 
-def work(model: Any, form: Form, n_visual: int) -> Callable[[], Any]:
+def work(model: Any, form: Form, n_visual: int, response_tokens: int = RESPONSE) -> Callable[[], Any]:
     """A call that does it once, on a made-up prompt."""
     import torch
 
@@ -165,7 +180,7 @@ def work(model: Any, form: Form, n_visual: int) -> Callable[[], Any]:
         grids=[(1, 1, n_visual)],
         sample_id="bench",
     )
-    response = torch.arange(RESPONSE, device=device) + 5
+    response = torch.arange(response_tokens, device=device) + 5
 
     def prefill() -> Any:
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.compressor import budget
 from harness.compressor.grading import Grader
 from harness.compressor.sources import Sample
+from harness.frames import shown
 from harness.models import open_model
 from harness.scoring.judge import JudgeConfig, JudgeError
 from harness.sweep.device import release, works
@@ -99,29 +100,11 @@ class Asker:
     def _decode(self, sample: Sample) -> tuple[Any, str]:
         """The prompt before the model, and the sample's group."""
         with sample.file.file() as (path, digest), TemporaryDirectory(prefix="retain-collect-") as folder:
-            shown = self._shown(sample, path.absolute(), Path(folder))  # the readers make URLs of paths
-            decoded = self.model.decode([*shown, {"type": "text", "value": sample.prompt}])
+            seen = shown(self.model, sample.media, path, Path(folder))
+            decoded = self.model.decode([*seen, {"type": "text", "value": sample.prompt}])
         # A model that is given frames as images does not know from them that they are a video's.
         decoded = dataclasses.replace(decoded, media=sample.media)
         return decoded, sample.group or digest or str(sample.file.path)
-
-    def _shown(self, sample: Sample, path: Path, folder: Path) -> list[dict[str, str]]:
-        """The picture or video; in frames, as VLMEvalKit samples them, for a model that takes no videos."""
-        if sample.media == "image" or self.model.VIDEO_LLM:
-            return [{"type": sample.media, "value": str(path)}]
-        if not path.is_file():
-            raise SampleError(f"The video {path} does not exist.")
-        import decord
-        from PIL import Image
-
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        count = min(self.model.nframe, len(reader))
-        message = []
-        for number in range(1, count + 1):
-            frame = folder / f"{path.stem}-{number}.png"
-            Image.fromarray(reader[number * len(reader) // (count + 1)].asnumpy()).save(frame)
-            message.append({"type": "image", "value": str(frame)})
-        return message
 
     def _ask(self, sample: Sample, decoding: Future[Any]) -> Outcome:
         record: dict[str, Any] = {

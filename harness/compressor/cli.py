@@ -13,11 +13,15 @@ from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
     from harness.compressor.collect import Collected
+    from harness.compressor.sources import Kind
+    from harness.compressor.sources.splits import TestSplits
     from harness.compressor.train import Settings
     from harness.scoring.judge import JudgeConfig
 
 FAILED = 3
 SHOWN_FAILURES = 20
+MAX_VISUAL = 1500
+"""Visual tokens of a prompt, the paper's budget."""
 BENCHMARKS = Path("results/data")
 """Where `retain run` keeps the data of the micro benchmarks."""
 
@@ -43,8 +47,14 @@ def collect(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="only N samples of each source")] = None,
     seed: Annotated[int, typer.Option(help="of the choice of samples")] = 0,
     max_visual: Annotated[
-        int, typer.Option(min=1, metavar="N", help="about how many visual tokens a prompt may have")
-    ] = 1500,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="about how many visual tokens a prompt is to have: pixels, or frames, are lowered or raised to it "
+            f"(default: the model's own settings, lowered to {MAX_VISUAL:,})",
+        ),
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="of a video (default: the model's)")] = None,
     target: Annotated[str, typer.Option(help="what relevance explains: logit, margin or logprob")] = "logit",
     clamp: Annotated[bool, typer.Option("--clamp/--no-clamp", help="relevance: negatives of a head become 0")] = True,
@@ -61,6 +71,7 @@ def collect(
 ) -> None:
     """Ask a model and keep, of what it answers right, first-layer attention and exact relevance."""
     from harness.compressor import collect as collecting
+    from harness.compressor.grading import is_open
     from harness.sweep.progress import for_stream
     from model_wrappers.registry import method
 
@@ -80,7 +91,8 @@ def collect(
         mix=mix,  # type: ignore[arg-type]
         limit=limit,
         seed=seed,
-        max_visual=max_visual,
+        max_visual=max_visual or MAX_VISUAL,
+        raised=max_visual is not None,
         frames=frames,
         relevance=relevance,
         judge=_judge(judge, judge_model, judge_key_env, out / "judge"),
@@ -89,7 +101,15 @@ def collect(
     info, samples, taken, tests = collecting.plan(options)
     for sentence in [sentence for each in taken for sentence in each.sentences()]:
         print(sentence)
-    _tell_tests(tests.counts(), {each.source.name for each in taken})
+    _tell_tests(tests, taken[0].source.media)
+    if judge == "exact" and (opens := sum(map(is_open, samples))):
+        print(
+            f"retain: {opens:,} of {len(samples):,} samples have open answers, of which --judge exact keeps only those "
+            "that are the reference word for word, hardly any of a free-form reference: pass --judge URL --judge-model "
+            "NAME to have them judged",
+            file=sys.stderr,
+        )
+    sys.stdout.flush()
     with for_stream() as progress:
         done = collecting.collect(options, info, samples, taken, tests, progress)
     _tell(done, out)
@@ -143,6 +163,11 @@ def evaluate(
     if net.mllm != opened.mllm:
         raise UserError(
             f"the compressor in {compressor} is {net.mllm}'s, and the samples in {data} are {opened.mllm}'s"
+        )
+    if net.media != opened.media:
+        raise UserError(
+            f"the compressor in {compressor} is for {net.media} prompts, and the samples in {data} are of "
+            f"{opened.media} prompts"
         )
     command = _command("evaluate", compressor=compressor, data=data)
     text, paths = write_scores(measure(net, opened.sides[1]), net, opened.about(), out, command)
@@ -216,16 +241,16 @@ def _judge(said: str, model: str | None, key_env: str, cache: Path) -> JudgeConf
     return config
 
 
-def _tell_tests(known: dict[str, int], sources: set[str]) -> None:
+def _tell_tests(tests: TestSplits, media: Kind) -> None:
     """Whose test videos or pictures are refused, and whose cannot be, for lack of the file that names them."""
-    said = ", ".join(f"{count:,} of {name}" for name, count in known.items())
+    said = ", ".join(f"{count:,} of {name}" for name, count in tests.counts().items())
     print(f"Test videos and pictures refused: {said or 'none known'}")
-    for name in sorted({"NExT-QA", "ActivityNet-QA"} & sources - known.keys()):
+    if unknown := tests.unknown(media):
         print(
-            f"retain: the test split of {name} lies neither in --data nor in --benchmarks: none is refused",
+            f"retain: the test splits of {', '.join(unknown)} lie neither in --data nor in --benchmarks: none of their "
+            f"{media}s is refused",
             file=sys.stderr,
         )
-    sys.stdout.flush()
 
 
 def _tell(done: Collected, out: Path) -> None:
@@ -234,8 +259,8 @@ def _tell(done: Collected, out: Path) -> None:
     asked, kept = counts.pop("asked"), counts.pop("kept")
     dropped = "".join(f", {count:,} {reason}" for reason, count in counts.items())
     print(f"\n{out}: {kept:,} of {asked:,} samples asked are kept{dropped}")
-    for name, (of_source, kept_of_it) in done.sources.items():
-        print(f"  {name}: {kept_of_it:,} of {of_source:,}")
+    for name, (asked_of_it, kept_of_it) in {**done.sources, **done.kinds}.items():
+        print(f"  {name}: {kept_of_it:,} of {asked_of_it:,}")
     if done.failures:
         print(
             f"\n{len(done.failures)} samples failed; they are asked again when the command is repeated:",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from model_wrappers.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """What is collected. `relevance`: fields of the method `relevance`, all of them."""
+    """What is collected. `relevance`: all fields of the method `relevance`; `raised`: as of `budget.settings`."""
 
     model: str
     data: Path
@@ -30,6 +30,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     max_visual: int = 1500
+    raised: bool = False
     frames: int | None = None
     relevance: dict[str, Any] = field(default_factory=dict)
     judge: JudgeConfig | None = None
@@ -40,12 +41,14 @@ class Options:
 class Collected:
     """What a run did and where it stands.
 
-    `counts`: of the whole set, as `TrainingSet.counts`; `sources`: asked and kept of each source; `failures`: why
-    samples of this run failed; `lost`: what became of processes that ended early.
+    `counts`: of the whole set, as `TrainingSet.counts`; `sources`: asked and kept of each source; `kinds`: the same of
+    open and of closed answers, of the samples drawn for this run; `failures`: why samples of this run failed; `lost`:
+    what became of processes that ended early.
     """
 
     counts: dict[str, int]
     sources: dict[str, tuple[int, int]]
+    kinds: dict[str, tuple[int, int]]
     failures: dict[str, str]
     lost: list[str]
 
@@ -76,9 +79,10 @@ def collect(
     """
     from harness.compressor import budget
     from harness.compressor.asking import Job, Outcome
+    from harness.compressor.grading import is_open
 
     media = samples[0].media
-    settings = budget.settings(info, media, options.max_visual, options.frames)
+    settings = budget.settings(info, media, options.max_visual, options.frames, raised=options.raised)
     job = Job(options.model, settings, options.max_visual, options.relevance, options.judge)
     failures: dict[str, str] = {}
     with TrainingSet.create(options.out, _manifest(options, info, settings, media, taken, tests)) as kept:
@@ -101,11 +105,18 @@ def collect(
 
         lost = _ask(job, todo, options.workers, take, progress) if todo else []
         counts, records = kept.counts(), list(kept.records.values())
-    by_source = {
-        name: (sum(r["source"] == name for r in records), sum(r["source"] == name and r["kept"] for r in records))
-        for name in dict.fromkeys(record["source"] for record in records)
-    }
-    return Collected(counts, by_source, failures, lost)
+    kinds = {sample.id: "open answers" if is_open(sample) else "closed answers" for sample in samples}
+    by_source = _asked_and_kept((record["source"], record["kept"]) for record in records)
+    by_kind = _asked_and_kept((kinds[record["id"]], record["kept"]) for record in records if record["id"] in kinds)
+    return Collected(counts, by_source, by_kind, failures, lost)
+
+
+def _asked_and_kept(records: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for name, kept in records:
+        asked, before = found.get(name, (0, 0))
+        found[name] = (asked + 1, before + kept)
+    return found
 
 
 def _ask(

@@ -9,6 +9,11 @@ from harness.scoring import protocols
 from harness.scoring.judge import Judge, JudgeConfig
 
 
+def is_open(sample: Sample) -> bool:
+    """Whether its answer is free text: neither a letter of multiple choice nor yes or no."""
+    return not sample.options and plain(sample.answer) not in ("yes", "no")
+
+
 class Grader:
     """Grades answers one by one.
 
@@ -31,8 +36,8 @@ class Grader:
         """
         if sample.options:
             return parse_choice(reply, sample.options) == sample.answer
-        if (wanted := plain(sample.answer)) in ("yes", "no"):
-            return (parse_yes_no(reply) or "").lower() == wanted
+        if not is_open(sample):
+            return (parse_yes_no(reply) or "").lower() == plain(sample.answer)
         if exact_match(reply, [sample.answer]):
             return True
         if self._judge is None or not reply.strip():

@@ -30,6 +30,7 @@ from harness.disk import disk_errors, write_atomically
 from model_wrappers.compressor import Compressor
 from model_wrappers.errors import UserError
 
+CHOSEN = "gain on the held-out samples, which so choose the epoch too: their scores above flatter it"
 RECORD, CARD, CURVES, STATE = "training.json", "README.md", "curves.csv", ".training.safetensors"
 
 
@@ -108,7 +109,7 @@ def card(net: Compressor, settings: Settings, fitted: Fitted, scores: Evaluation
         "loss": "KL(label || prediction)",
         "optimiser": f"Adam at its defaults, batches of {BATCH}",
         "epochs": f"{record['epochs_done']} of {settings.epochs}, weights of epoch {fitted.epoch}",
-        "early stopping": "off" if settings.patience is None else f"after {settings.patience} epochs without gain",
+        "early stopping": "off" if settings.patience is None else f"after {settings.patience} epochs without {CHOSEN}",
         "input scale": settings.input_scale,
         "channels, kernel": f"{'-'.join(map(str, net.channels))}, {net.kernel}",
         "parameters": f"{net.n_parameters():,}",

@@ -214,11 +214,11 @@ of the difference, in points. Each folder of `harness/micro/checkpoints` has its
 
 {compressors(CHECKPOINTS)}
 
-Where the network is not ahead of its own input, first-layer attention, what stands beside a token tells nothing of it:
-a network of kernel 1, which can only rescale attention, keeps the same tokens as attention, and wider kernels lose
-([ablations/kernel.md](ablations/kernel.md)). The frames of a video are 36 tokens long there, and five convolutions of
-width 3 see 11. Tried without gain on micro-llava-onevision's videos: 3,000 training samples instead of 1,500, and
-kernels of 5 and 7. micro-vila has no compressor for images: the paper's image tables have no VILA.
+A network of kernel 1 can only rescale attention, and scores on videos as attention does. Wider kernels are ahead of it
+on micro-qwen2-vl, behind it on micro-llava-onevision, and about level with it on micro-vila
+([ablations/kernel.md](ablations/kernel.md)): on these two what stands beside a token tells little of it. The frames of
+a video are 36 tokens long on micro-llava-onevision, where five convolutions of width 3 see 11, but kernels of 5 and 7
+gain nothing. micro-vila has no compressor for images: the paper's image tables have no VILA.
 micro-llava-onevision's compressors and micro-qwen2-vl's for images were taught from 1,500 samples
 (`retain micro teach MODEL --samples 1500`), the others from the 3,000 that `make micro` asks for.
 """

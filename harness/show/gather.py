@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.frames import shown
 from harness.models import open_model
 from harness.show.place import Floats
 from harness.show.request import Request
@@ -95,7 +96,10 @@ def ask(model: Any, request: Request) -> Gathered:
     """`gather` with a model that is loaded."""
     try:
         with tempfile.TemporaryDirectory(prefix="retain-show-") as folder, _watched(model) as watched:
-            message = [*_media(model, request, Path(folder)), {"type": "text", "value": request.question}]
+            message = [
+                *shown(model, request.media, request.path, Path(folder)),
+                {"type": "text", "value": request.question},
+            ]
             prompt = model.prepare(message)
     except SampleError as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -155,23 +159,6 @@ def _watched(model: Any) -> Iterator[_Watched]:
         yield watched
     finally:
         model.processor = processor
-
-
-def _media(model: Any, request: Request, folder: Path) -> list[dict[str, str]]:
-    """The visual part of the message; a video in frames, as files in `folder`, for a model that takes no videos."""
-    if request.media == "image" or model.VIDEO_LLM:
-        return [{"type": request.media, "value": str(request.path.absolute())}]  # the kit makes it a file:// address
-    import decord
-
-    reader = decord.VideoReader(str(request.path), ctx=decord.cpu(0), num_threads=1)
-    count = min(model.nframe, len(reader))
-    message = []
-    for number in range(1, count + 1):  # the frames that VLMEvalKit gives such models of its video benchmarks
-        frame = reader[number * len(reader) // (count + 1)].asnumpy()
-        path = folder / f"{number}.png"
-        Image.fromarray(frame).save(path)
-        message.append({"type": "image", "value": str(path)})
-    return message
 
 
 def _picture(given: Any, longest: int) -> Picture:

@@ -42,11 +42,13 @@ def backward(
         with_inputs: whether dQ, dK and dV are wanted; without, they come back empty.
 
     Returns:
-        dQ [G, H, n, d], dK and dV [G, H_kv, n, d] in the dtype of `query`, summed in float32; r C [G, n] float32.
+        dQ [G, H, n, d], dK and dV [G, H_kv, n, d] in the dtype of `query`; r C [G, n] float32. Nothing is rounded to
+        that dtype on the way: each product is of float32 numbers.
     """
     targets, heads, length, dim = grad_output.shape
     groups = key.shape[0]
-    wide = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
+    wide = _wide(query.dtype)
+    keys, values = key.to(wide), value.to(wide)
     carried = torch.zeros_like(relevance)
     if with_inputs:
         d_query = torch.zeros_like(grad_output)
@@ -57,16 +59,16 @@ def backward(
     for start, stop, low in _blocks(first_row, length, window):
         rows, seen = slice(start, stop), slice(low, stop)
         # The heads of a group share a key head, so they are folded beside the rows instead of copying keys.
-        asked = query[:, rows].reshape(groups, -1, dim)
-        probabilities = attention(asked, key[:, seen], start, stop, low, scaling, window)
-        grads = grad_output[:, :, rows].reshape(targets, groups, -1, dim)
-        weighted = (grads @ value[:, seen].transpose(1, 2)).to(wide).mul_(probabilities)  # P * dP
+        asked = query[:, rows].reshape(groups, -1, dim).to(wide)
+        probabilities = attention(asked, keys[:, seen], start, stop, low, scaling, window)
+        grads = grad_output[:, :, rows].reshape(targets, groups, -1, dim).to(wide)
+        weighted = (grads @ values[:, seen].transpose(1, 2)).mul_(probabilities)  # P * dP
         if with_inputs:
             total = weighted.sum(dim=-1, keepdim=True)
-            scores = torch.addcmul(weighted, probabilities, total, value=-1.0).mul_(scaling).to(query.dtype)
-            d_query[:, :, rows] = (scores @ key[:, seen]).view(targets, heads, -1, dim)
+            scores = torch.addcmul(weighted, probabilities, total, value=-1.0).mul_(scaling)
+            d_query[:, :, rows] = (scores @ keys[:, seen]).view(targets, heads, -1, dim)
             d_key[:, :, seen] += scores.transpose(2, 3) @ asked
-            d_value[:, :, seen] += probabilities.to(query.dtype).transpose(1, 2) @ grads
+            d_value[:, :, seen] += probabilities.transpose(1, 2) @ grads
             del scores
         weighted = weighted.view(targets, -1, stop - low)
         if clamp:
@@ -80,9 +82,10 @@ def carry_mean(query: Tensor, key: Tensor, relevance: Tensor, *, scaling: float,
     """r C with C = mean over heads of P, of G rows at once: [G, n] float32. Shapes as in `backward`."""
     heads, length, dim = query.shape
     carried = torch.zeros_like(relevance)
+    keys = key.to(_wide(key.dtype))
     for start, stop, low in _blocks(0, length, window):
-        asked = query[:, start:stop].reshape(key.shape[0], -1, dim)
-        probabilities = attention(asked, key[:, low:stop], start, stop, low, scaling, window)
+        asked = query[:, start:stop].reshape(key.shape[0], -1, dim).to(keys.dtype)
+        probabilities = attention(asked, keys[:, low:stop], start, stop, low, scaling, window)
         mean = probabilities.view(heads, stop - start, -1).mean(dim=0)
         carried[:, low:stop] += relevance[:, start:stop] @ mean.to(relevance.dtype)
     return carried
@@ -91,17 +94,16 @@ def carry_mean(query: Tensor, key: Tensor, relevance: Tensor, *, scaling: float,
 def attention(
     asked: Tensor, keys: Tensor, start: int, stop: int, low: int, scaling: float, window: int | None
 ) -> Tensor:
-    """Post-softmax attention of rows start..stop-1 to rows low..stop-1, float32 or wider.
+    """Post-softmax attention of rows start..stop-1 to rows low..stop-1.
 
     Args:
-        asked: [H_kv, H / H_kv * (stop - start), d] queries, the heads of a group beside the rows.
-        keys: [H_kv, stop - low, d].
+        asked: [H_kv, H / H_kv * (stop - start), d] queries, float32 or wider, the heads of a group beside the rows.
+        keys: [H_kv, stop - low, d], as wide.
 
     Returns:
         [H_kv, H / H_kv * (stop - start), stop - low].
     """
-    scores = asked @ keys.transpose(1, 2)
-    scores = (scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores).mul_(scaling)
+    scores = (asked @ keys.transpose(1, 2)).mul_(scaling)
     rows = torch.arange(start, stop, device=scores.device)[:, None]
     columns = torch.arange(low, stop, device=scores.device)
     hidden = columns > rows
@@ -109,6 +111,11 @@ def attention(
         hidden = hidden | (columns <= rows - window)
     folded = scores.view(scores.shape[0], -1, stop - start, stop - low)
     return folded.masked_fill_(hidden, float("-inf")).view(scores.shape).softmax(dim=-1)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What products of such numbers are computed in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def _blocks(first_row: int, length: int, window: int | None) -> Iterator[tuple[int, int, int]]:

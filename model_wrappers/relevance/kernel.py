@@ -68,7 +68,10 @@ def backward(
     first_row: int,
     with_inputs: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `blocks.backward`, to which it is equal but for rounding: dP is not rounded to the dtype of `query`.
+    """As `blocks.backward`, to which it is equal but for rounding.
+
+    Scores, P, dP and the relevance are float32 in both; of a half dtype, the factors of the products that make dQ, dK
+    and dV are rounded to it here, as FlashAttention does, so that they run in the tensor cores.
 
     Args:
         query: [H, n, d]; key, value: [H_kv, n, d], H a multiple of H_kv, positions already rotated in.

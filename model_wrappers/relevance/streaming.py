@@ -7,13 +7,14 @@ in which a backward pass visits the layers, so r goes along with it as if it wer
 one more input, the `carry`, and in its backward pass hands on r + r C in place of a gradient.
 
 One teacher-forced forward pass serves all T tokens of the response, since each row sees only what comes before it. Of
-a long prompt it keeps what enters each layer and nothing else: the layers are run again one by one, last to first, and
-the targets go back through each of them together, as many as memory allows. Of a short one it keeps everything.
+a long prompt it keeps what enters each layer and nothing else: the layers are run again one by one, last to first, each
+once, and all targets go back through it before the next, as many at a time as memory allows. Of a short one it keeps
+everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,9 +30,13 @@ from model_wrappers.relevance.carried import Carry, Maps, attention_of
 from model_wrappers.relevance.targets import HeadWeights, Target, checked, frozen, scores
 
 TARGET_NUMBERS = 2**25
-"""How many numbers the widest gradient of all targets in one pass may have: 128 MiB in float32."""
+"""How many numbers the widest gradient of all targets in one pass may have: 128 MiB in float32. On a GPU its free
+memory decides."""
+BETWEEN_NUMBERS = 2**28
+"""The same for what all targets hand from layer to layer: 1 GiB in float32. Longer responses go down in groups."""
 KEPT_NUMBERS = 2**26
-"""A prompt is short when the activations of all layers are about as many numbers, or fewer: 256 MiB in float32."""
+"""A prompt is short when the activations of all layers, and the gradients of all targets in one of them, are about as
+many numbers, or fewer: 256 MiB in float32."""
 
 
 def visual_relevance(
@@ -46,7 +51,7 @@ def visual_relevance(
     """Relevance of each visual token to a response, mean over the response's tokens.
 
     It equals `textbook.textbook_relevance` to 1e-5 of the largest score in float32; in bfloat16, where the two round at
-    other places, to 0.1 of it.
+    other places, to 0.07 of it (the attention itself multiplies in float32, or sums in it products of rounded numbers).
 
     Args:
         model: any that `model_wrappers.compress` takes, on any attention kernel; it comes back as it was.
@@ -82,7 +87,7 @@ def prompt_relevance(
     with torch.inference_mode(False), torch.no_grad(), frozen(model), attention_of(model):
         if head_weights == "mean":
             total = _mean(model, prompt, response_ids)
-        elif _kept_numbers(model, prompt) <= KEPT_NUMBERS:
+        elif _kept_numbers(model, prompt, len(response_ids)) <= KEPT_NUMBERS:
             total = _whole(model, prompt, response_ids, target, clamp)
         else:
             total = _layer_by_layer(model, prompt, response_ids, target, clamp)
@@ -97,9 +102,9 @@ def _whole(model: Any, prompt: VisualPrompt, response_ids: Tensor, target: Targe
         start = torch.zeros((1, int(rows[-1]) + 1), device=rows.device, requires_grad=True)
         carry = Carry(start, clamp, int(rows[0]))
         hidden = _teacher_forced(model, prompt, response_ids, carry)
-        score = scores(model.lm_head(hidden[0, rows]).float(), response_ids, target)
-    down = partial(torch.autograd.grad, (score, carry.row), (start,))
-    [relevance] = torch.func.vmap(down)((torch.eye(len(rows), device=rows.device), _unit(rows, start)))
+    of_rows = _of_scores(model.lm_head, hidden[0, rows], response_ids, target)
+    down = partial(torch.autograd.grad, (hidden, carry.row), (start,))
+    [relevance] = torch.func.vmap(down)((_spread(of_rows, rows, hidden), _unit(rows, start)))
     return relevance[:, 0].sum(dim=0)
 
 
@@ -117,10 +122,12 @@ def _layer_by_layer(model: Any, prompt: VisualPrompt, response_ids: Tensor, targ
     finally:
         for hook in hooks:
             hook.remove()
-    several = max(1, TARGET_NUMBERS // (length * _widest(model)))
+    config = language_model(model).config
+    together, at_a_time = _limits(config, length, model.dtype.itemsize, _free(rows.device))
     total = torch.zeros(length, device=rows.device)
-    for part in torch.arange(len(rows), device=rows.device).split(several):
-        total += _down(model, entered, rows[part], response_ids[part], target, Carry(total, clamp, int(rows[0])))
+    for group in torch.arange(len(rows), device=rows.device).split(together):
+        carry = Carry(total, clamp, int(rows[0]))
+        total += _down(model, entered, rows[group], response_ids[group], target, carry, at_a_time)
     return total
 
 
@@ -131,24 +138,36 @@ def _down(
     tokens: Tensor,
     target: Target,
     carry: Carry,
+    at_a_time: int,
 ) -> Tensor:
-    """One pass from the last layer to the first for the targets `tokens`, which `rows` predict: [n]."""
-    above: Tensor | None = None
+    """From the last layer to the first for the targets `tokens`, which `rows` predict: the sum of their rows of R, [n].
+
+    Each layer is run again once; the targets go back through it `at_a_time` together.
+    """
     start = carry.row.new_zeros((1, carry.row.shape[-1]), requires_grad=True)
-    relevance = _unit(rows, start)
+    # Of each part of the targets, the gradients from above [G, 1, n, d] and the relevance [G, 1, n].
+    above: list[Tensor] = []
+    relevance = list(_unit(rows, start).split(at_a_time))
     for number, (layer, before, settings) in reversed(list(enumerate(entered))):
         with torch.enable_grad():
             hidden = before.detach().requires_grad_(number > 0)
             carry.row = start
             after = layer(hidden, **{**settings, "relevance": carry})
             after = after[0] if isinstance(after, tuple) else after
-            if above is None:
-                logits = model.lm_head(language_model(model).norm(after[0, rows])).float()
-                after, above = scores(logits, tokens, target), torch.eye(len(rows), device=rows.device)
-        down = partial(torch.autograd.grad, (after, carry.row), (start, hidden) if number else (start,))
-        found = torch.func.vmap(down)((above, relevance))
-        relevance, above = found[0], found[-1]
-    return relevance[:, 0].sum(dim=0)
+        if not above:
+
+            def head(row: Tensor) -> Any:
+                return model.lm_head(language_model(model).norm(row))
+
+            of_rows = _of_scores(head, after[0, rows], tokens, target).split(at_a_time)
+            above = [_spread(part, at, after) for part, at in zip(of_rows, rows.split(at_a_time), strict=True)]
+        inputs = (start, hidden) if number else (start,)
+        for part in range(len(above)):
+            more = part < len(above) - 1
+            down = partial(torch.autograd.grad, (after, carry.row), inputs, retain_graph=more)
+            found = torch.func.vmap(down)((above[part], relevance[part]))
+            relevance[part], above[part] = found[0], found[-1]
+    return torch.cat(relevance)[:, 0].sum(dim=0)
 
 
 def _mean(model: Any, prompt: VisualPrompt, response_ids: Tensor) -> Tensor:
@@ -172,16 +191,70 @@ def _unit(rows: Tensor, like: Tensor) -> Tensor:
     return torch.zeros((len(rows), *like.shape), device=like.device).scatter_(2, rows[:, None, None], 1.0)
 
 
-def _widest(model: Any) -> int:
-    config = language_model(model).config
-    return max(config.intermediate_size, config.hidden_size)
+def _of_scores(head: Callable[[Tensor], Any], hidden: Tensor, tokens: Tensor, target: Target) -> Tensor:
+    """[T, d]: the gradient of each token's score with respect to the row of `hidden` [T, d] that predicts it.
+
+    A score depends on its own row alone, so that one backward pass of their sum has them all.
+    """
+    with torch.enable_grad():
+        hidden = hidden.detach().requires_grad_()
+        total = scores(head(hidden).float(), tokens, target).sum()
+    return torch.autograd.grad(total, hidden)[0]
 
 
-def _kept_numbers(model: Any, prompt: VisualPrompt) -> int:
-    """About how many numbers the layers would keep for a backward pass."""
-    config = language_model(model).config
-    a_row = 4 * config.intermediate_size + 12 * config.hidden_size
-    return prompt.input_ids.shape[0] * len(language_model(model).layers) * a_row
+def _spread(of_rows: Tensor, rows: Tensor, like: Tensor) -> Tensor:
+    """[T, 1, n, d]: for each of T targets its gradient [d] at its row of n and 0 at the others."""
+    made = of_rows.new_zeros((len(rows), *like.shape))
+    made[torch.arange(len(rows), device=rows.device), 0, rows] = of_rows
+    return made
+
+
+def _limits(config: Any, length: int, itemsize: int, free: int | None) -> tuple[int, int]:
+    """How many targets go down together, a layer after the other, and how many of them in one backward pass of it.
+
+    Args:
+        length: rows.
+        itemsize: bytes of a number.
+        free: bytes of memory, of which each may take a third; None: the constants above decide. The results differ by
+            rounding at most.
+    """
+    if free is None:
+        between = BETWEEN_NUMBERS // (length * config.hidden_size)
+        in_a_pass = TARGET_NUMBERS // (length * max(config.intermediate_size, config.hidden_size, _of_a_block(config)))
+    else:
+        third = free // (3 * length * itemsize)
+        between, in_a_pass = third // config.hidden_size, third // _going_back(config)
+    return max(1, between), max(1, min(between, in_a_pass))
+
+
+def _free(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that are free, for torch; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + idle)
+
+
+def _of_a_row(config: Any) -> int:
+    """About how many numbers a row makes in one layer: activations forward, or a target's gradients backward."""
+    return int(4 * config.intermediate_size + 12 * config.hidden_size)
+
+
+def _of_a_block(config: Any) -> int:
+    """How many numbers a key has in a block of all heads' attention."""
+    return int(config.num_attention_heads * blocks.ROWS)
+
+
+def _going_back(config: Any) -> int:
+    """About how many numbers a row makes in one layer for each target that goes back through it."""
+    return _of_a_row(config) + 3 * _of_a_block(config)
+
+
+def _kept_numbers(model: Any, prompt: VisualPrompt, response_length: int) -> int:
+    """About how many numbers `_whole` holds: activations of all layers, and all targets' gradients in one of them."""
+    config, layers = language_model(model).config, len(language_model(model).layers)
+    length = prompt.input_ids.shape[0] + response_length - 1
+    return length * (layers * _of_a_row(config) + response_length * _going_back(config))
 
 
 def _teacher_forced(model: Any, prompt: VisualPrompt, response_ids: Tensor, relevance: Carry | Maps | None) -> Tensor:

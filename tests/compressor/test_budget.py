@@ -31,8 +31,10 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_wrappers.families.checkpoint.find_checkpoint", lambda name, revision: None)
 
 
-def settings(name: str, media: Any, max_visual: int = 1500, frames: int | None = None) -> dict[str, Any]:
-    return budget.settings(_KNOWN[name], media, max_visual, frames)
+def settings(
+    name: str, media: Any, max_visual: int = 1500, frames: int | None = None, raised: bool = False
+) -> dict[str, Any]:
+    return budget.settings(_KNOWN[name], media, max_visual, frames, raised=raised)
 
 
 def test_the_papers_own_prompts_fit() -> None:
@@ -65,6 +67,22 @@ def test_a_larger_budget_shows_more_where_frames_are_asked_for() -> None:
     }
     assert settings("llava-onevision-qwen2-7b-ov-hf", "video", 6000, 64) == {"nframe": 32}
     assert settings("llava-onevision-qwen2-7b-ov-hf", "image", 6000) == {"max_pixels": 6 * 384 * 384}
+
+
+def test_a_budget_that_was_asked_for_is_reached_without_more() -> None:
+    """By pixels in Qwen2-VL and in LLaVA's images, by frames where a frame has one size."""
+    qwen, llava, vila = "Qwen2-VL-7B-Instruct", "llava-onevision-qwen2-7b-ov-hf", "Llama-3-VILA1.5-8b"
+    found = settings(qwen, "video", 6000, raised=True)
+    assert found == {"max_pixels": 1500 * 784, "min_pixels": int(0.8 * 1500 * 784), "nframe": 8}
+    assert settings(qwen, "image", 6000, raised=True) == {"image_pixels": 6000 * 784}
+    assert settings(llava, "video", 6000, raised=True) == {"nframe": 32}  # 32 * 196 + 1 = 6,273 <= 6,300
+    assert settings(vila, "video", 6000, raised=True) == {"nframe": 32}
+    assert settings(vila, "video", 6000, 12, raised=True) == {"nframe": 12}
+    assert settings(vila, "image", 6000, raised=True) == {"nframe": 1}
+    assert settings(qwen, "video", 400, raised=True) == settings(qwen, "video", 400)
+    micro = ModelInfo("mine", "llava_onevision", "mine", defaults={"max_pixels": 384 * 384})
+    assert budget.settings(micro, "image", 6000) == {"max_pixels": 384 * 384}
+    assert budget.settings(micro, "image", 6000, raised=True) == {"max_pixels": 6 * 384 * 384}
 
 
 def test_a_checkpoint_that_nobody_knows() -> None:

@@ -14,6 +14,7 @@ from harness.compressor import asking
 from harness.compressor.dataset import TrainingSet
 from harness.compressor.grading import Grader
 from harness.models import open_model
+from tests.benchmarks import layouts
 from tests.compressor import published
 from tests.conftest import Said
 from tests.scoring.conftest import LoopbackJudge, loopback  # noqa: F401  (a fixture)
@@ -64,8 +65,35 @@ def test_sources_without_a_known_test_split_are_told(
     command[5] = "data"
     status, out, err = said(*command, "--limit", 1)
     assert status == 0 and "Test videos and pictures refused: 1 of ActivityNet-QA" in out
-    assert "the test split of NExT-QA lies neither in --data nor in --benchmarks: none is refused" in err
-    assert "split of ActivityNet-QA" not in err
+    unknown = "NExT-QA, Video-MME, MVBench, MMBench-Video"
+    assert f"the test splits of {unknown} lie neither in --data nor in --benchmarks: none of their videos is" in err
+
+
+def test_image_benchmarks_without_known_pictures_are_told(
+    said: Said, command: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Grader, "right", lambda self, sample, reply: False)
+    published.jsonl(tmp_path / "pictures.jsonl", [{"image": "1.png", "question": "?", "answer": "yes"}])
+    layouts.mmstar(tmp_path / "bench")
+    command[5] = "pictures.jsonl"
+    status, out, err = said(*command, "--benchmarks", "bench")
+    assert status == 0 and "refused: 4 of MMStar" in out
+    assert "the test splits of MME, MMVet, SEEDBench_IMG lie neither" in err and "none of their images is" in err
+    assert "--judge exact" not in err, "a closed answer needs no judge"
+
+
+def test_open_answers_without_a_judge_are_told(
+    said: Said, command: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Grader, "right", lambda self, sample, reply: sample.id != "own/q1")
+    rows = [{"video": "clips/3.mp4", "question": "?", "answer": "no", "id": "closed"}]
+    lines = (tmp_path / "own.jsonl").read_text()
+    published.jsonl(tmp_path / "own.jsonl", rows)
+    (tmp_path / "own.jsonl").write_text(lines + (tmp_path / "own.jsonl").read_text())
+    status, out, err = said(*command)
+    assert status == 0
+    assert "retain: 3 of 4 samples have open answers, of which --judge exact keeps only those" in err
+    assert "open answers: 2 of 3\n" in out and "closed answers: 1 of 1\n" in out
 
 
 @pytest.mark.parametrize(
@@ -107,7 +135,9 @@ def test_a_mistake_is_one_sentence_before_a_model_loads(
             arguments += [name, value]
     status, _, err = said(*arguments)
     assert status == 2 and message in err
-    assert len([line for line in err.splitlines() if line.startswith("retain: ")]) == 1
+    told = ("--judge exact keeps only", "the test splits of")  # of data that can be used
+    lines = [line for line in err.splitlines() if line.startswith("retain: ")]
+    assert len([line for line in lines if not any(words in line for words in told)]) == 1
 
 
 def test_numbers_have_bounds(said: Said, command: list[object]) -> None:  # noqa: F811

@@ -167,3 +167,14 @@ def test_another_models_samples_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert main(["compressor", "evaluate", "--compressor", f"{tmp_path / 'net'}", "--data", f"{data}"]) == 2
     said = capsys.readouterr().err
     assert "other-mllm's" in said and "some-mllm's" in said and said.count("\n") == 1
+
+
+def test_samples_of_the_other_media_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Or a compressor for videos would be measured on images under the title of videos."""
+    _net().save_pretrained(tmp_path / "net")
+    data = written(tmp_path / "data", planted(20), media="image")
+    out = tmp_path / "out"
+    asked = ["compressor", "evaluate", "--compressor", f"{tmp_path / 'net'}", "--data", f"{data}", "--out", f"{out}"]
+    assert main(asked) == 2 and not out.exists()
+    said = capsys.readouterr().err
+    assert "is for video prompts" in said and "are of image prompts" in said and said.count("\n") == 1

@@ -79,6 +79,12 @@ def test_the_card_says_what_it_is_made_of(out: Path, data: Path) -> None:
     assert f"retain compressor train --data {data} --out {out} --epochs 2 --seed 7" in rows["command"]
 
 
+def test_a_card_says_that_early_stopping_saw_the_held_out_samples(data: Path, tmp_path: Path) -> None:
+    assert ask(data, tmp_path / "net", "--patience", "1") == 0
+    rows = dict(_cells(line) for line in (tmp_path / "net/README.md").read_text().splitlines() if line.count("|") == 3)
+    assert rows["early stopping"].startswith("after 1 epochs without gain on the held-out samples, which so choose the")
+
+
 def _cells(line: str) -> tuple[str, str]:
     _, name, value, _ = line.split("|")
     return name.strip(), value.strip()

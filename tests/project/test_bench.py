@@ -177,20 +177,29 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     assert (said["models, processes"], said["most memory of a process"]) == ("3, 2", "1.50 GiB")
 
 
-def test_relevance_is_measured_in_fresh_processes_and_its_growth_told() -> None:
+def test_relevance_is_measured_in_fresh_processes_and_its_growth_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "OFTEN", 256)
     shape = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=32)
     costs = relevance.measure(shape, both=[256], alone=[])
-    assert [(cost.form, cost.n_visual) for cost in costs] == [
-        ("streaming", 256),
-        ("prefill", 256),
-        ("textbook", 256),
+    assert [(cost.form, cost.n_visual, cost.response) for cost in costs] == [
+        ("streaming", 256, 1),
+        ("prefill", 256, 1),
+        ("textbook", 256, 1),
+        ("streaming", 256, 8),
+        ("textbook", 256, 8),
     ]
     assert all(cost.seconds > 0 for cost in costs)
     made = [relevance.Cost("streaming", n, n * n / 1e6, 5 * n) for n in (100, 200, 400)]
     assert relevance.exponents(made, "streaming") == pytest.approx({"memory": 1.0, "time": 2.0})
     made += [relevance.Cost("prefill", n, n / 1e4, 1) for n in (100, 200, 400)]
     made.append(relevance.Cost("textbook", 100, 0.04, 2000))
+    longer = [relevance.Cost("streaming", 100, 0.05, 800, 8), relevance.Cost("textbook", 100, 0.1, 1600, 8)]
+    assert relevance.exponents(made + longer, "streaming") == relevance.exponents(made, "streaming")
+    assert [value for _, value in relevance.rows(made + longer)][2:4] == [
+        "0.05 s, 0 MiB, 5.0 prefills",
+        "50% time, 50% memory",
+    ]
     said = dict(relevance.rows(made))
-    assert said["relevance of 100 visual tokens"].endswith("1.0 prefills")
+    assert said["relevance of 100 visual tokens for an answer of one token"].endswith("1.0 prefills")
     assert said["  of the textbook form's"] == "25% time, 25% memory"
     assert said["  streaming grows as"] == "n^1.00 in memory, n^2.00 in time"

@@ -21,11 +21,13 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from harness.compressor.sources import VIDEOS, Media, Sample, listed, pictures, read_json
+from harness.benchmarks import benchmark, benchmark_names
+from harness.compressor.sources import VIDEOS, Kind, Media, Sample, listed, pictures, read_json
 from model_wrappers.errors import UserError
 
 TEST_FILES = ("test.csv", "test_q.json", "test_a.json", "test.json", "add_reference_answer_test.json")
 """Names under which NExT-QA, ActivityNet-QA and MVBench publish their test splits."""
+VIDEO_BENCHMARKS = ("NExT-QA", "ActivityNet-QA", "Video-MME", "MVBench", "MMBench-Video")
 _PREFIXES = ("v_", "ytb_")
 
 
@@ -106,6 +108,13 @@ class TestSplits:
         """How many ids of each benchmark are known, and how many pictures where a picture was asked about."""
         known = {**self.by_benchmark, **self.__dict__.get("_pictures", {})}
         return {name: len(known[name]) for name in sorted(known)}
+
+    def unknown(self, media: Kind) -> list[str]:
+        """The paper's benchmarks on such media of which no video or picture is known, so that none can be refused."""
+        if media == "video":
+            return [name for name in VIDEO_BENCHMARKS if name not in self.by_benchmark]
+        images = [name for name in benchmark_names() if benchmark(name).modality == "image"]
+        return [name for name in images if name not in self._pictures]
 
 
 def _plain(stem: str) -> str:
