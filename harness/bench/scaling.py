@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any, cast
 
 from harness import plan as plans
@@ -164,8 +165,9 @@ def rows(found: Scaling) -> Sequence[list[str]]:
 
 
 def _run(plan: Plan, store: Store, cluster: driver.Cluster) -> tuple[float, float]:
-    """Answers a second in the middle half of them (where nothing is opened and no worker is without work), and the
-    share of a core that the driver took from the first shard to the last answer.
+    """Answers a second in the middle half of them (where nothing is opened and no worker is without work), as the slope
+    of a line through them, since they come in bursts; and the share of a core that the driver took from the first shard
+    to the last answer.
     """
     todo, clock = lacking(plan, store), _Clock()
     start, cpu = time.perf_counter(), time.process_time()
@@ -173,4 +175,4 @@ def _run(plan: Plan, store: Store, cluster: driver.Cluster) -> tuple[float, floa
     busy = (time.process_time() - cpu) / (time.perf_counter() - start)
     count = len(clock.times)
     first, last = count // 4, count - 1 - count // 4
-    return (last - first) / (clock.times[last] - clock.times[first]), busy
+    return linear_regression(clock.times[first : last + 1], range(first, last + 1)).slope, busy
