@@ -87,15 +87,17 @@ def test_every_method_on_every_family(family: str, folders: dict[str, Path]) -> 
     assert (found.n_visual, found.kernel, found.device, found.dtype) == (visual, "sdpa", "CPU", "float32")
     names = [each.variant.method.name for each in found.measured if not each.variant.eager]
     assert names == ["vanilla", *(name for name in method_names() if name != "vanilla")]
-    assert [each.lacking for each in found.measured if each.lacking is not None] == []
-    for each in found.measured:
+    # The bounds are there where another test has loaded them, and need what only generated scenes have.
+    assert {each.variant.method.name for each in found.measured if each.lacking} <= {"oracle", "anti-oracle"}
+    ran = [each for each in found.measured if each.lacking is None]
+    for each in ran:
         assert len(each.rounds) == 2 and each.visual == visual and len(each.kv_visual) == layers
         assert all(min(one.vision, one.prefill, one.decode) > 0 for one in each.rounds)
         # Keys and values, two key heads of eight numbers, float32; 40 tokens of text.
         assert each.kv_bytes == sum(tokens + 40 for tokens in each.kv_visual) * 2 * 2 * 8 * 4
-    (fewer,) = [each for each in found.measured if each.variant.method.name == "fewer_frames"]
+    (fewer,) = [each for each in ran if each.variant.method.name == "fewer_frames"]
     assert fewer.by_layer == [{"qwen2_vl": 6, "llava_onevision": 5, "vila": 16}[family]] * layers
-    eager = [each.variant for each in found.measured if each.variant.eager]
+    eager = [each.variant for each in ran if each.variant.eager]
     assert [(each.method.name, each.keep) for each in eager] == [("vanilla", 1.0), ("fastv", 0.25)]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,9 +43,9 @@ ROOM = 8 << 30
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """A head without room for workers. Nodes are added by the tests; none of them is the driver's."""
-    folder = tmp_path_factory.mktemp("r")  # short: the paths of Ray's sockets lie under it
+    folder = Path(tempfile.mkdtemp(prefix="r"))  # short: the paths of Ray's sockets lie under it
     (folder / "ray").mkdir()  # where Ray notes the address
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ALONE, "RAY_TMPDIR": str(folder), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}.items():
@@ -58,6 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             yield nodes
         finally:
             nodes.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -227,47 +230,6 @@ def test_samples_that_end_every_worker_are_given_up_and_the_run_goes_on(
         ray.shutdown()
 
 
-@needs_ray
-def test_one_gpu_for_each_worker(
-    cluster: Any, add: Any, experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a node that says it has two, with 5 cores; there are none, and the workers need none."""
-    import ray
-
-    monkeypatch.setattr("harness.sweep.cluster.Worker", Seeing)
-    chosen, store = experiment(), Store(tmp_path)
-    plan = plans.make(chosen, Data(chosen, videos), store)
-    on_gpus = dataclasses.replace(
-        plan,
-        cells=[dataclasses.replace(cell, settings={**cell.settings, "device": "cuda"}) for cell in plan.cells],
-        samples={name: list(range(40)) for name in plan.samples},
-    )
-    ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
-    try:
-        without, gpus = (Cluster(each, videos, store.pictures) for each in (plan, on_gpus))
-        until = time.monotonic() + 60
-        while without.capacity() and time.monotonic() < until:  # the nodes of the test before are soon found dead
-            time.sleep(0.1)
-        with pytest.raises(UserError, match=r"^no node of the Ray cluster has a CPU core and 3\.0 GiB of memory for"):
-            without.check()
-        with pytest.raises(
-            UserError, match="^this machine has a GPU and the Ray cluster none; start the command where"
-        ):
-            gpus.check()
-        add(num_cpus=5, num_gpus=2)
-        with pytest.raises(UserError, match="^the Ray cluster has GPUs and this machine none; start the command on a"):
-            without.check()
-        gpus.check()
-        assert gpus.capacity() == 2
-        tally = driver.answer(on_gpus, store, sweep.lacking(on_gpus, store), gpus, Progress())
-        assert (tally.answered, tally.unfinished) == (2 * 40 * 6, [])
-        groups = {(cell.model, cell.benchmark) for cell in plan.cells}
-        answers = [answer for group in groups for answer in cell_answers(on_gpus, store, group)]
-        assert {answer.prediction for answer in answers} == {"GPU 0, 2 cores", "GPU 1, 2 cores"}
-    finally:
-        ray.shutdown()
-
-
 class CountingCluster(Cluster):
     def hire(self) -> Any:
         import ray
@@ -346,3 +308,44 @@ def test_a_worker_that_lost_its_device_leaves_one_sample_to_the_next_run_and_the
 
 def cell_answers(plan: plans.Plan, store: Store, group: tuple[str, str]) -> list[Answer]:
     return [answer for cell in plan.of(*group) for answer in store.cell(cell.settings).read().values()]
+
+
+@needs_ray
+def test_one_gpu_for_each_worker(
+    cluster: Any, add: Any, experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node that says it has two, with 5 cores; there are none, and the workers need none."""
+    import ray
+
+    monkeypatch.setattr("harness.sweep.cluster.Worker", Seeing)
+    chosen, store = experiment(), Store(tmp_path)
+    plan = plans.make(chosen, Data(chosen, videos), store)
+    on_gpus = dataclasses.replace(
+        plan,
+        cells=[dataclasses.replace(cell, settings={**cell.settings, "device": "cuda"}) for cell in plan.cells],
+        samples={name: list(range(40)) for name in plan.samples},
+    )
+    ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    try:
+        without, gpus = (Cluster(each, videos, store.pictures) for each in (plan, on_gpus))
+        until = time.monotonic() + 60
+        while without.capacity() and time.monotonic() < until:  # the nodes of the test before are soon found dead
+            time.sleep(0.1)
+        with pytest.raises(UserError, match=r"^no node of the Ray cluster has a CPU core and 3\.0 GiB of memory for"):
+            without.check()
+        with pytest.raises(
+            UserError, match="^this machine has a GPU and the Ray cluster none; start the command where"
+        ):
+            gpus.check()
+        add(num_cpus=5, num_gpus=2)
+        with pytest.raises(UserError, match="^the Ray cluster has GPUs and this machine none; start the command on a"):
+            without.check()
+        gpus.check()
+        assert gpus.capacity() == 2
+        tally = driver.answer(on_gpus, store, sweep.lacking(on_gpus, store), gpus, Progress())
+        assert (tally.answered, tally.unfinished) == (2 * 40 * 6, [])
+        groups = {(cell.model, cell.benchmark) for cell in plan.cells}
+        answers = [answer for group in groups for answer in cell_answers(on_gpus, store, group)]
+        assert {answer.prediction for answer in answers} == {"GPU 0, 2 cores", "GPU 1, 2 cores"}
+    finally:
+        ray.shutdown()
