@@ -76,6 +76,7 @@ def add(cluster: Any) -> Iterator[Callable[[], Any]]:
     for node in added:
         if node in cluster.worker_nodes:
             cluster.remove_node(node, allow_graceful=False)
+    cluster.wait_for_nodes()  # else the next test's workers would be hired where there is no node anymore
 
 
 @pytest.fixture
@@ -92,7 +93,19 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return causes
 
 
+@pytest.fixture
+def on_cluster(cluster: Any, experiment: Make, videos: Path, tmp_path: Path) -> OnCluster:
+    """Answers the experiment there, with the store in `tmp_path`."""
+    chosen = experiment()
+
+    def run(**options: Any) -> sweep.SweepResult:
+        return sweep.run(chosen, Store(tmp_path), data=Data(chosen, videos), **{"ray": cluster.address, **options})
+
+    return run
+
+
 Given = list[dict[object, str | None]]
+OnCluster = Callable[..., sweep.SweepResult]
 
 
 def given(result: sweep.SweepResult, store: Path) -> Given:
@@ -155,16 +168,14 @@ def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
     cluster: Any,
     add: Any,
     lost: list[str],
-    experiment: Make,
-    videos: Path,
+    on_cluster: OnCluster,
     tmp_path: Path,
     expected: Given,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     add(), add()
     progress = Spoiler(lambda: os.kill(answering(cluster), signal.SIGKILL))
-    chosen, store = experiment(), Store(tmp_path)
-    result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address, progress=progress)
+    result = on_cluster(progress=progress)
     assert given(result, tmp_path) == expected
     assert (result.unfinished, result.failures, result.answered, progress.fresh) == ([], [], ANSWERS, ANSWERS)
     assert lost == ["its process was killed"]
@@ -177,15 +188,14 @@ def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
 
 @needs_ray
 def test_three_nodes_of_which_one_is_lost(
-    cluster: Any, add: Any, lost: list[str], experiment: Make, videos: Path, tmp_path: Path, expected: Given
+    cluster: Any, add: Any, lost: list[str], on_cluster: OnCluster, tmp_path: Path, expected: Given
 ) -> None:
     nodes = {raylet(node): node for node in (add(), add(), add())}
 
     def remove() -> None:
         cluster.remove_node(nodes[parent(answering(cluster))], allow_graceful=False)
 
-    chosen, store = experiment(), Store(tmp_path)
-    result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address, progress=Spoiler(remove))
+    result = on_cluster(progress=Spoiler(remove))
     assert given(result, tmp_path) == expected
     assert (result.unfinished, result.failures, result.answered) == ([], [], ANSWERS)
     assert lost
@@ -230,27 +240,13 @@ def test_samples_that_end_every_worker_are_given_up_and_the_run_goes_on(
         ray.shutdown()
 
 
-class CountingCluster(Cluster):
-    def hire(self) -> Any:
-        import ray
-
-        return ray.remote(num_cpus=1, memory=self.each)(Counting).remote(*self._given, 1)
-
-
 @needs_ray
 def test_a_model_is_opened_once_for_all_shards_and_encodes_a_sample_once(
-    cluster: Any,
-    add: Any,
-    experiment: Make,
-    videos: Path,
-    tmp_path: Path,
-    expected: Given,
-    monkeypatch: pytest.MonkeyPatch,
+    add: Any, on_cluster: OnCluster, tmp_path: Path, expected: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "Cluster", CountingCluster)
+    monkeypatch.setattr("harness.sweep.cluster.Worker", Counting)
     add()
-    chosen, store = experiment(), Store(tmp_path)
-    result = sweep.run(chosen, store, data=Data(chosen, videos), ray=cluster.address)
+    result = on_cluster()
     assert given(result, tmp_path) == expected
     processes, noted = zip(*(line.split() for line in (tmp_path / NOTES).read_text().splitlines()), strict=True)
     counted = Counter(noted)
@@ -258,20 +254,11 @@ def test_a_model_is_opened_once_for_all_shards_and_encodes_a_sample_once(
     assert counted == {"open": 1, "share=1": 1, "start": 1, "encode": 8}, "of 8 samples in 48 cells"
 
 
-class LossyCluster(Cluster):
-    def hire(self) -> Any:
-        import ray
-
-        return ray.remote(num_cpus=1, memory=self.each)(Lossy).remote(*self._given, 1)
-
-
 @needs_ray
 def test_a_worker_that_lost_its_device_leaves_one_sample_to_the_next_run_and_the_others_to_another_worker(
-    cluster: Any,
     add: Any,
     lost: list[str],
-    experiment: Make,
-    videos: Path,
+    on_cluster: OnCluster,
     tmp_path: Path,
     expected: Given,
     monkeypatch: pytest.MonkeyPatch,
@@ -284,11 +271,10 @@ def test_a_worker_that_lost_its_device_leaves_one_sample_to_the_next_run_and_the
         put_back(self, shard)
 
     monkeypatch.setattr(Pile, "put_back", noted)
-    monkeypatch.setattr(sweep, "Cluster", LossyCluster)
+    monkeypatch.setattr("harness.sweep.cluster.Worker", Lossy)
     add()
-    chosen, store, progress = experiment(), Store(tmp_path), Progress()
-    data = Data(chosen, videos)
-    result = sweep.run(chosen, store, data=data, ray=cluster.address, progress=progress)
+    progress = Progress()
+    result = on_cluster(progress=progress)
     reason = f"the device works no more after sample {INDEX} (AcceleratorError: {ASSERTION})"
     assert lost == [reason]
     (rest,) = back
@@ -299,7 +285,7 @@ def test_a_worker_that_lost_its_device_leaves_one_sample_to_the_next_run_and_the
     assert (failure.benchmark, failure.index, failure.cells) == (BENCHMARK, INDEX, 1)
     assert (result.answered, progress.fresh) == (ANSWERS - 6, ANSWERS - 5), "of 6 cells one was asked"
     before = lines(tmp_path)
-    again = sweep.run(chosen, store, data=data, workers=1)
+    again = on_cluster(ray=None, workers=1)
     assert again.answered == 6 and [dict(cell) for cell in predictions(again, tmp_path)] == expected
     after = lines(tmp_path)
     assert all(after[name].startswith(content) for name, content in before.items())
@@ -328,9 +314,6 @@ def test_one_gpu_for_each_worker(
     ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
     try:
         without, gpus = (Cluster(each, videos, store.pictures) for each in (plan, on_gpus))
-        until = time.monotonic() + 60
-        while without.capacity() and time.monotonic() < until:  # the nodes of the test before are soon found dead
-            time.sleep(0.1)
         with pytest.raises(UserError, match=r"^no node of the Ray cluster has a CPU core and 3\.0 GiB of memory for"):
             without.check()
         with pytest.raises(
