@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.cli import main
+from tests.warm import context
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -23,6 +24,16 @@ def said(capfd: pytest.CaptureFixture[str]) -> Said:
         return status, out, err
 
     return call
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that runs, decoding and collecting start begin with their imports done."""
+    from harness.compressor import crew
+    from harness.sweep import decoding, workers
+
+    for module in (crew, decoding, workers):
+        monkeypatch.setattr(module, "get_context", lambda _: context())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

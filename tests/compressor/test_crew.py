@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +19,7 @@ from model_wrappers.errors import UserError
 from tests.compressor import doomed, published
 from tests.compressor.test_collect import replies, run
 from tests.conftest import Said
+from tests.faults.command import Run
 from tests.tiny import tiny_qwen2_vl
 
 
@@ -37,23 +36,21 @@ def lines(out: Path) -> int:
 def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path, said: Said) -> None:
     """Ctrl-C, then a kill, then to the end: every line of before stays, none is there twice."""
     path, out = published.clips(tmp_path / "own.jsonl", 24), tmp_path / "out"
-    command = [sys.executable, "-m", "harness.cli", "compressor", "collect", "--model", str(qwen), "--data", str(path)]
-    command += ["--out", str(out)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for how in (signal.SIGINT, signal.SIGKILL):
+    command = ["compressor", "collect", "--model", qwen, "--data", path, "--out", out]
+    for how, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         before, enough = (out / "samples.jsonl").read_bytes() if lines(out) else b"", lines(out) + 2
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env)
-        while lines(out) < enough and process.poll() is None:
+        process = Run(command, tmp_path / f"log-{how.name}")
+        while lines(out) < enough and process.status is None:
             time.sleep(0.01)
-        process.send_signal(how)
-        _, err = process.communicate()
+        os.kill(process.pid, how)
+        assert process.wait(120) == status, process.log.read_text()
         assert enough <= lines(out) < 24 and (out / "samples.jsonl").read_bytes().startswith(before)
         if how == signal.SIGINT:
-            assert process.returncode == 130
-            assert "stopped; every answer given so far is kept. Go on with: retain compressor collect" in err
+            told = process.log.read_text()
+            assert "stopped; every answer given so far is kept. Go on with: retain compressor collect" in told
     before = (out / "samples.jsonl").read_bytes()
     there = lines(out)
-    status, _, err = said(*command[3:])
+    status, _, err = said(*command)
     assert status == 0, err
     assert f"24 answers, {there} of them there already" in err
     after = (out / "samples.jsonl").read_bytes()
@@ -62,6 +59,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path, said: Said)
     assert len(ids) == len(set(ids)) == 24
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_two_processes_collect_what_one_does(tmp_path: Path, qwen: Path) -> None:
     path = published.clips(tmp_path / "own.jsonl", 4)
     said = replies(qwen, path, tmp_path / "first")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         shutil.copytree(build(), found[name])
         add_compressors(found[name])
     return found
+
+
+@pytest.fixture(autouse=True)
+def little_garbage() -> Iterator[None]:
+    """Before each measurement the garbage is collected: not among all that other tests have left in this process."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def asked(folder: Path, **changes: Any) -> Request:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+from transformers import modeling_utils
 
 from harness import plan as plans
 from harness import sweep
@@ -28,6 +28,7 @@ from harness.scoring import protocols
 from harness.store import Store
 from model_wrappers.registry import method
 from tests.benchmarks import layouts
+from tests.conftest import Said
 from tests.sweep.conftest import write_experiment
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 
@@ -197,16 +198,17 @@ def test_with_the_data_a_judge_is_asked_as_the_plan_says(tmp_path: Path) -> None
     assert [(line.calls, line.dollars) for line in both] == [(8, pytest.approx(asked.dollars))] * 2
 
 
-def test_no_weights_are_loaded(data: Path, tmp_path: Path) -> None:
+def test_no_weights_are_loaded(data: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights are loaded")
+
+    monkeypatch.setattr(safetensors.torch, "load_file", refuse)
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    monkeypatch.setattr(modeling_utils, "safe_open", refuse)
+    monkeypatch.setattr(modeling_utils.PreTrainedModel, "from_pretrained", refuse)
     path = write_experiment(tmp_path, tiny_qwen2_vl(), ROWS, BOTH)
-    code = (
-        "import sys, safetensors.torch as t, safetensors; from harness.cli import main\n"
-        "def refuse(*_, **__): raise AssertionError('weights are loaded')\n"
-        "t.load_file = refuse; safetensors.safe_open = refuse\n"
-        "from transformers import PreTrainedModel; PreTrainedModel.from_pretrained = refuse\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    command = ["run", path, "--profile", "paper", "--data", data, "--store", tmp_path / "runs", "--dry-run"]
-    ran = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"^\| All +\|", ran.stdout, re.MULTILINE)
+    command = ["run", path, "--profile", "paper", "--data", data, "--store", tmp_path / "runs"]
+    status, out, err = said(*command, "--dry-run")
+    assert status == 0 and re.search(r"^\| All +\|", out, re.MULTILINE), err
+    with pytest.raises(AssertionError, match="weights are loaded"):
+        said(*command)

@@ -6,7 +6,7 @@ A table (a tiny checkpoint, 6 cells on each of 2 benchmarks, 48 answers) is made
 and again from nothing: the run is killed at a random moment and started again until one ends by itself; every other
 table by two workers, where the parent alone, one worker alone, or all are killed. Half of the moments are drawn over
 the time of the whole run, half within a phase that is drawn first, since the shortest (plan, tables) would hardly be
-met otherwise. What is real of a run and what is not: `tests.faults.forked`.
+met otherwise. What is real of a run and what is not: `tests.faults.command`.
 
 Checked: no whole line that was on the disk before a kill is gone or changed after it; no sample is asked twice;
 answers, scores and tables are those of the uninterrupted run, but for seconds; what a killed parent leaves behind ends
@@ -26,10 +26,11 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.forked import PHASES, Run, load
+from tests.faults.command import PHASES, Run
 
 PATIENCE = 120.0
 """Seconds after which a run, or a worker whose parent is gone, counts as stuck."""
@@ -46,7 +47,6 @@ class Table:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data, self.store, self.log = folder, folder / "data", folder / "runs", folder / "log"
-        load()
         self._write()
         self.fresh()
         run = self.start(1)
@@ -193,12 +193,12 @@ def _parts(path: Path) -> dict[str, bytes]:
         return {name: file.read(name) for name in file.namelist() if not name.startswith("docProps/")}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """See the top of this file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--times", type=int, default=100, help="kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     from tqdm import tqdm
 
     start = time.monotonic()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
+
+from tests.faults import kill
 
 pytestmark = pytest.mark.long
 
 
-def test_a_run_that_is_killed_now_and_again_makes_the_same_table() -> None:
-    command = [sys.executable, "-m", "tests.faults.kill", "--times", "5"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    told = re.match(r"(\d+) kills \(", done.stdout)
-    assert done.returncode == 0 and told, done.stdout + done.stderr
+def test_a_run_that_is_killed_now_and_again_makes_the_same_table(capsys: pytest.CaptureFixture[str]) -> None:
+    status = kill.main(["--times", "5"])
+    said = capsys.readouterr().out
+    told = re.match(r"(\d+) kills \(", said)
+    assert status == 0 and told, said
     assert int(told[1]) >= 5, "the last table is killed at, too, until it is whole"

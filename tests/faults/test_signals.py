@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from harness.signals import interrupting
 from harness.sweep import progress
 from tests.conftest import Said
-from tests.sweep.test_kill import alive, children, lines
+from tests.faults.command import Run
+from tests.sweep.test_kill import alive, lines
 
 pytestmark = pytest.mark.long
 
@@ -51,36 +53,44 @@ def test_what_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def start(command: list[object], workers: int, **options: object) -> subprocess.Popen[bytes]:
-    words = [str(word) for word in command[:-1]]
-    return subprocess.Popen([sys.executable, "-m", "harness.cli", *words, str(workers)], **options)  # type: ignore[call-overload]
-
-
-def until_answered(process: subprocess.Popen[bytes], store: Path) -> None:
+def until_answered(ended: Callable[[], int | None], store: Path) -> None:
     until = time.monotonic() + 400
     while not any(lines(store).values()) and time.monotonic() < until:
-        assert process.poll() is None
+        assert ended() is None
         time.sleep(0.005)
 
 
-def test_sigterm_to_the_parent_alone_ends_its_workers_too(command: list[object], tmp_path: Path) -> None:
-    process = start(command, 2, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until_answered(process, tmp_path / "runs")
-    workers = children(process.pid)
-    process.terminate()
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143 and len(workers) >= 2
-    assert b"Traceback" not in err and err.count(b"stopped; every answer given so far is kept") == 1, err.decode()
-    assert not any(map(alive, workers))
-    assert 0 < sum(content.count(b"\n") for content in lines(tmp_path / "runs").values()) < 48
+@pytest.mark.parametrize(
+    ("number", "send", "status"),
+    [(signal.SIGTERM, os.kill, 143), (signal.SIGINT, os.killpg, 130)],
+    ids=["TERM to the parent alone", "INT to all, as a terminal sends it"],
+)
+def test_the_workers_end_too_and_the_rest_is_answered_later(
+    command: list[object], tmp_path: Path, said: Said, number: int, send: Callable[[int, int], None], status: int
+) -> None:
+    store = tmp_path / "runs"
+    run = Run([*command[:-1], 2], tmp_path / "log")
+    try:
+        until_answered(lambda: run.status, store)
+        workers = run.workers()
+        send(run.pid, number)
+        assert run.wait(120) == status and len(workers) >= 2
+        assert not any(map(alive, workers))
+    finally:
+        run.end()
+    told = run.log.read_text()
+    assert "Traceback" not in told and told.count("stopped; every answer given so far is kept") == 1, told
+    answered = sum(content.count(b"\n") for content in lines(store).values())
+    assert 0 < answered < 48
+    found, _, err = said(*command)
+    assert found == 0 and f"48 answers, {answered} of them there already" in err
 
 
 def test_a_terminal_that_is_closed(command: list[object], tmp_path: Path) -> None:
     """With a bar on it, which would be drawn there to the last."""
     ours, theirs = pty.openpty()
-    process = start(
-        command,
-        1,
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *map(str, command)],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -88,7 +98,7 @@ def test_a_terminal_that_is_closed(command: list[object], tmp_path: Path) -> Non
         preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the controlling one
     )
     os.close(theirs)
-    until_answered(process, tmp_path / "runs")
+    until_answered(process.poll, tmp_path / "runs")
     os.close(ours)
     assert process.wait(timeout=120) == 129
     assert all(content.endswith(b"\n") for content in lines(tmp_path / "runs").values() if content)

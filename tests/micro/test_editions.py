@@ -19,11 +19,6 @@ from harness.micro.questions import TEMPORAL
 from harness.micro.scenes import CELL, COLORS, FRAMES_PER_SEGMENT, HELD_OUT
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return editions.ensure(tmp_path_factory.mktemp("data"))
-
-
 def test_made_once_and_the_same_again(data: Path, tmp_path: Path) -> None:
     before = (data / "manifest.json").stat().st_mtime_ns
     assert editions.ensure(data.parent) == data

@@ -13,11 +13,6 @@ from harness.micro.prompts import IMAGE_FORMATS, PLAIN_IMAGE_FORMATS, VIDEO_FORM
 from harness.micro.questions import DOMAINS, TOPICS
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return editions.ensure(tmp_path_factory.mktemp("data"))
-
-
 @pytest.mark.parametrize("name", list(VIDEO_FORMATS))
 def test_video_prompts_are_the_kits(name: str, data: Path) -> None:
     opened = open_benchmark(name, data, 8)

@@ -162,18 +162,6 @@ def test_names_are_checked_without_torch() -> None:
     _python(script)
 
 
-def test_the_seam_needs_no_vlmevalkit() -> None:
-    script = (
-        "import sys\n"
-        "from model_wrappers import compress, encode, generate\n"
-        "from model_wrappers.relevance import visual_relevance\n"
-        "from model_wrappers.compressor import Compressor\n"
-        "heavy = {'vlmeval', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    _python(script)
-
-
 def _python(script: str, *paths: Path) -> str:
     root = Path(__file__).parents[2]
     environment = {"PYTHONPATH": ":".join(map(str, (root, *paths))), "PATH": ""}

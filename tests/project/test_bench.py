@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +99,7 @@ def test_answers_that_batches_change_in_half_precision_are_counted(
     assert (before.answers, after.answers, after.different) == (6, 6, before.different + 1)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_waiting_is_measured_for_a_thread_and_for_a_process(experiment: Experiment, data: Path) -> None:
     waits = waiting.measure(experiment, data, 3)
     assert [(each.multiple, each.processes) for each in waits] == [
@@ -179,10 +182,26 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     assert (said["models, processes"], said["most memory of a process"]) == ("3, 2", "1.50 GiB")
 
 
-def test_relevance_is_measured_in_fresh_processes_and_its_growth_told(monkeypatch: pytest.MonkeyPatch) -> None:
+SHAPE = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=32)
+
+
+def test_relevance_is_measured_in_a_fresh_process() -> None:
+    cost = relevance._alone(SHAPE, "textbook", 256, response=8)
+    assert (cost.form, cost.n_visual, cost.response) == ("textbook", 256, 8)
+    maps = 2 * 4 * 256**2 * 4  # bytes of the two layers' attention
+    assert cost.seconds > 0 and maps < cost.peak_bytes < 2**28, "not what this process has loaded"
+
+
+def test_relevance_in_both_forms_and_how_it_grows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def here(command: list[str], **_: Any) -> SimpleNamespace:
+        relevance.child(command[-1])
+        return SimpleNamespace(stdout=capsys.readouterr().out)
+
+    monkeypatch.setattr(subprocess, "run", here)
     monkeypatch.setattr(relevance, "OFTEN", 256)
-    shape = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=32)
-    costs = relevance.measure(shape, both=[256], alone=[])
+    costs = relevance.measure(SHAPE, both=[256], alone=[])
     assert [(cost.form, cost.n_visual, cost.response) for cost in costs] == [
         ("streaming", 256, 1),
         ("prefill", 256, 1),

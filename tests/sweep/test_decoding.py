@@ -58,6 +58,7 @@ def test_where_processes_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes("cuda", 10_000, share=3) == 2, "a worker of Ray sees one of the GPUs"
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("family", MODELS)
 def test_a_process_decodes_what_the_thread_does(experiment: Make, videos: Path, family: str) -> None:
     made, settings = MODELS[family]
@@ -128,6 +129,7 @@ def test_a_process_goes_from_one_benchmark_to_the_next(tmp_path: Path) -> None:
     assert not any(map(alive, pids))
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_processes_stay_with_the_model_from_shard_to_shard(
     experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ def test_processes_stay_with_the_model_from_shard_to_shard(
     assert len(started) == 1 and not started[0].is_alive()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_sweep_answers_alike(
     experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

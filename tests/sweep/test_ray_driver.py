@@ -22,6 +22,7 @@ from harness.plan import Data
 from harness.store import Store
 from harness.sweep.cluster import connected
 from model_wrappers.errors import UserError
+from tests.faults.command import Run
 from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import alive, children, lines, locked, predictions
 
@@ -34,28 +35,21 @@ AGENTS = "ray::(DashboardAgent|RuntimeEnvAgent)"
 """Processes of Ray's that give their dead head a minute before they end (measured: 60.3 s)."""
 
 
-class Run:
+class Driver(Run):
     """The command on a cluster of this machine alone, until it has answered something more than the store has.
 
     `rays`: by process that it started, its name; `scratch`: the folder where they write.
     """
 
-    def __init__(self, path: Path, videos: Path, store: Path) -> None:
+    def __init__(self, path: Path, videos: Path, store: Path, log: Path) -> None:
         before, until = count(lines(store)), time.monotonic() + 240
-        command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--ray", "auto"]
-        core = max(os.sched_getaffinity(0))
-        self.process = subprocess.Popen(
-            [*command, "--data", str(videos), "--store", str(store), "--no-score"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # one core, one worker: its imports take the longest
-        )
+        options = ["--profile", "paper", "--data", videos, "--store", store, "--no-score", "--ray", "auto"]
+        # One core, one worker: its imports take the longest.
+        super().__init__(["run", path, *options], log, core=max(os.sched_getaffinity(0)))
         while count(lines(store)) == before and time.monotonic() < until:
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.status is None, log.read_text()
             time.sleep(0.005)
-        self.rays = {each: Path(f"/proc/{each}/cmdline").read_text() for each in descendants(self.process.pid)}
+        self.rays = {each: Path(f"/proc/{each}/cmdline").read_text() for each in descendants(self.pid)}
         self.scratch = Path(re.findall(r"([^\0]*/ray-\w+)/session_", "".join(self.rays.values()))[0])
 
     def left(self, seconds: float, but: str = "none") -> list[str]:
@@ -79,18 +73,17 @@ def test_kill_9_and_ctrl_c_leave_every_answer_and_no_process(tmp_path: Path, che
     and left to its end, without Ray.
     """
     path, store = write_experiment(tmp_path, checkpoint), tmp_path / "runs"
-    dead = Run(path, videos, store)
-    dead.process.kill()
-    dead.process.communicate(timeout=60)
+    dead = Driver(path, videos, store, tmp_path / "log of the first")
+    dead.kill(tree=False)
     assert dead.rays and dead.left(20, AGENTS) == []
     assert not locked(store)
     killed = lines(store)
 
-    run = Run(path, videos, store)
-    os.killpg(run.process.pid, signal.SIGINT)
-    _, err = run.process.communicate(timeout=60)
-    assert run.process.returncode == 130, err.decode()
-    assert b"Traceback" not in err and err.count(b"stopped; every answer given so far is kept") == 1, err.decode()
+    run = Driver(path, videos, store, tmp_path / "log of the second")
+    os.killpg(run.pid, signal.SIGINT)
+    status, said = run.wait(60), run.log.read_text()
+    assert status == 130 and "Traceback" not in said, said
+    assert said.count("stopped; every answer given so far is kept") == 1, said
     assert run.rays and run.left(20) == [] and not run.scratch.exists()
     assert not dead.scratch.exists(), "what the killed one could not remove"
     interrupted = lines(store)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ import pytest
 
 from harness import plan as plans
 from harness import sweep
-from harness.experiments import Experiment, load
+from harness.experiments import Experiment
 from harness.plan import Data
 from harness.store import Store
 from harness.sweep import memory, workers
 from harness.sweep.progress import Progress
 from model_wrappers.errors import UserError
-from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import lines, predictions
 
 pytestmark = pytest.mark.long
@@ -52,6 +50,7 @@ class Killer(Progress):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_answer_as_one_process_does_and_the_death_of_one_leaves_the_rest(
     experiment: Make, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +84,7 @@ def test_workers_answer_as_one_process_does_and_the_death_of_one_leaves_the_rest
     assert predictions(resumed, store) == predictions(alone, tmp_path / "alone")
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_what_a_worker_cannot_use_is_the_parents_mistake_too(experiment: Make, videos: Path, tmp_path: Path) -> None:
     rows = [{"method": "vanilla"}, {"method": "fastv", "fields": {"layer": 9}, "keep": [0.5]}]
     chosen = experiment(rows=rows)
@@ -93,6 +93,7 @@ def test_what_a_worker_cannot_use_is_the_parents_mistake_too(experiment: Make, v
     assert lines(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_fault_of_the_code_comes_with_the_workers_own_traceback(
     experiment: Make, videos: Path, tmp_path: Path
 ) -> None:
@@ -105,31 +106,6 @@ def alone(experiment: Experiment, data: Path, store: Path, **changes: Any) -> No
     plan = dataclasses.replace(plans.make(experiment, Data(experiment, data), Store(store)), **changes)
     todo = {(experiment.models[0], experiment.benchmarks[0]): 4}
     workers.answer(plan, Store(store), data, todo, 1, Progress())
-
-
-def test_interrupted_from_the_keyboard(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
-    """SIGINT goes to the whole group of processes, as a terminal sends it."""
-    path = write_experiment(tmp_path, checkpoint)
-    store = tmp_path / "runs"
-    command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--workers", "2"]
-    process = subprocess.Popen(
-        [*command, "--data", str(videos), "--store", str(store), "--no-score"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    until = time.monotonic() + 240
-    while not any(lines(store).values()) and time.monotonic() < until:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in err and err.count(b"stopped; every answer given so far is kept") == 1, err.decode()
-    answered = sum(content.count(b"\n") for content in lines(store).values())
-    assert 0 < answered < ANSWERS
-    experiment = load(path, "paper")
-    assert run(experiment, videos, store, workers=1).answered == ANSWERS - answered
 
 
 def test_how_many_are_worth_it(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:

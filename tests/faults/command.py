@@ -1,25 +1,24 @@
-"""The command `retain` in a child of a process that has its imports done, to be killed at a chosen moment.
+"""The command `retain` in a process that begins with its imports done (`tests.warm`), to be ended at a chosen moment.
 
 Real: the whole of `harness.cli.main`, from the arguments to the exit status, in a process, session and process group of
-its own; its plan, model, store, scores and tables; `kill -9`. Not real: the interpreter's start and the imports, which
-take most of a command's time and touch no file of ours, happen once, in the parent; and the workers of `--workers 2`
-are forked with the imports done, then given the same pipe and nothing else, where the command would start them anew
-(tests/sweep/test_kill.py and test_workers.py kill those).
+its own; its plan, model, store, scores and tables; the signals. Not real, beside the imports: the workers of
+`--workers 2` are forked with theirs done, then given the same pipe and nothing else, where the command would start them
+anew (tests/sweep/test_kill.py kills those).
 """
 
 from __future__ import annotations
 
-import importlib
-import mmap
+import ctypes
 import multiprocessing
 import os
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests import warm
 
 PHASES = ("start", "plan", "opening", "answering", "scoring", "tables")
 """What a run does in turn: its arguments and settings; the plan, written at its end; opening models (or starting
@@ -27,19 +26,21 @@ workers); answering; scoring; writing the table."""
 
 
 class Clock:
-    """When each phase of a run began, in seconds of `time.monotonic`, in memory that a child shares with its parent."""
+    """When each phase of a run began, in seconds of `time.monotonic`: 0.0 where it did not.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 8 * len(PHASES))
+    `times`: in memory that a process shares with its parent.
+    """
+
+    def __init__(self, times: MutableSequence[float]) -> None:
+        self._times = times
 
     def begin(self, phase: str) -> None:
         """The first time counts."""
         if not self.began(phase):
-            struct.pack_into("d", self._memory, 8 * PHASES.index(phase), time.monotonic())
+            self._times[PHASES.index(phase)] = time.monotonic()
 
     def began(self, phase: str) -> float:
-        """0.0 where it did not."""
-        return struct.unpack_from("d", self._memory, 8 * PHASES.index(phase))[0]
+        return self._times[PHASES.index(phase)]
 
     @property
     def phase(self) -> str:
@@ -48,29 +49,34 @@ class Clock:
 
 
 class Run:
-    """A command that is under way in a child."""
+    """A command that is under way. `core`: the only one it may use."""
 
-    def __init__(self, arguments: Sequence[object], log: Path) -> None:
-        self.clock, self.log = Clock(), log
-        self.status: int | None = None
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _command([str(argument) for argument in arguments], self.clock, log)
-        while not self.clock.began("start") and not self._ended():
+    def __init__(self, arguments: Sequence[object], log: Path, core: int | None = None) -> None:
+        server = warm.context()
+        times = server.RawArray(ctypes.c_double, len(PHASES))
+        self.clock, self.log = Clock(times), log
+        given = ([str(argument) for argument in arguments], times, log, core)
+        self._process = server.Process(target=_command, args=given)
+        self._process.start()
+        pid = self._process.pid
+        assert pid is not None
+        self.pid = pid
+        while not self.clock.began("start") and self.status is None:
             time.sleep(0.0005)
+
+    @property
+    def status(self) -> int | None:
+        """The exit status (negative: of a signal), or None where it has not ended."""
+        return self._process.exitcode
 
     def wait(self, seconds: float) -> int | None:
-        """The exit status (negative: of a signal), or None where it has not ended in so many seconds."""
-        until = time.monotonic() + seconds
-        while not self._ended() and time.monotonic() < until:
-            time.sleep(0.0005)
+        """Its status after so many seconds at the most."""
+        self._process.join(seconds)
         return self.status
 
     def wait_for(self, phase: str) -> None:
         """Until that phase or a later one begins, or the run ends."""
-        while PHASES.index(self.clock.phase) < PHASES.index(phase) and not self._ended():
+        while PHASES.index(self.clock.phase) < PHASES.index(phase) and self.status is None:
             time.sleep(0.0002)
 
     def kill(self, *, tree: bool) -> None:
@@ -92,25 +98,6 @@ class Run:
             os.killpg(self.pid, signal.SIGKILL)
         self.wait(60)
 
-    def _ended(self) -> bool:
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = os.waitstatus_to_exitcode(status) if pid else None
-        return self.status is not None
-
-
-def load() -> None:
-    """Imports what a run needs, so that no child has to."""
-    for name in (
-        "torch",
-        "transformers.models.qwen2_vl.modeling_qwen2_vl",
-        "transformers.models.qwen2_vl.processing_qwen2_vl",
-        "vlmeval.dataset",
-        "model_wrappers.families.qwen2_vl",
-        *(f"harness.{name}" for name in ("cli", "models", "plan", "results", "scoring", "sweep")),
-    ):
-        importlib.import_module(name)
-
 
 def _runs_in_group(pid: int, group: int) -> bool:
     try:
@@ -120,32 +107,25 @@ def _runs_in_group(pid: int, group: int) -> bool:
     return int(members_of) == group and state not in "ZX"
 
 
-def _command(arguments: list[str], clock: Clock, log: Path) -> None:
-    """The child; does not return."""
-    status = 70
-    try:
-        os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((nothing, 0), (out, 1), (out, 2)):
-            os.dup2(source, target)
-        import torch
+def _command(arguments: list[str], times: MutableSequence[float], log: Path, core: int | None) -> None:
+    """All that the process does."""
+    os.setsid()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (out, 1), (out, 2)):
+        os.dup2(source, target)
+    import torch
 
-        import harness.cli
+    import harness.cli
 
-        torch.set_num_threads(1)
-        _tell_phases(clock)
-        _fork_workers()
-        clock.begin("start")
-        status = harness.cli.main(arguments)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        import traceback
-
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
+    torch.set_num_threads(1)
+    clock = Clock(times)
+    _tell_phases(clock)
+    _fork_workers()
+    clock.begin("start")
+    sys.exit(harness.cli.main(arguments))
 
 
 def _tell_phases(clock: Clock) -> None:
@@ -175,6 +155,8 @@ def _fork_workers() -> None:
 
     def alone(pipe: Any, *given: Any) -> None:
         """A worker that the command starts has its pipe and nothing else of its parent's."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         for number in map(int, os.listdir("/proc/self/fd")):
             if number > 2 and number != pipe.fileno():
                 try:
