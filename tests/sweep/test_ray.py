@@ -26,6 +26,7 @@ from harness.sweep.cluster import ALONE, Cluster
 from harness.sweep.progress import Progress
 from harness.sweep.shards import Pile, Shard
 from model_wrappers.errors import UserError
+from tests.faults.command import Run
 from tests.sweep.conftest import write_experiment
 from tests.sweep.counting_worker import NOTES, Counting
 from tests.sweep.light_worker import Light, Seeing
@@ -241,17 +242,41 @@ def test_samples_that_end_every_worker_are_given_up_and_the_run_goes_on(
 
 
 @needs_ray
-def test_a_model_is_opened_once_for_all_shards_and_encodes_a_sample_once(
-    add: Any, on_cluster: OnCluster, tmp_path: Path, expected: Given, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_driver_leaves_the_cluster_to_the_next_whose_worker_opens_the_model_once(
+    cluster: Any,
+    add: Any,
+    on_cluster: OnCluster,
+    checkpoint: Path,
+    videos: Path,
+    tmp_path: Path,
+    expected: Given,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("harness.sweep.cluster.Worker", Counting)
+    """For all shards, and encodes once each sample that lacks an answer."""
     add()
+    path = write_experiment(tmp_path, checkpoint)
+    options = ["--profile", "paper", "--data", videos, "--store", tmp_path, "--no-score", "--ray", cluster.address]
+    run = Run(["run", path, *options], tmp_path / "log")
+    try:
+        while not any(lines(tmp_path).values()):
+            assert run.status is None, run.log.read_text()
+            time.sleep(0.005)
+        run.kill(tree=False)
+    finally:
+        run.end()
+    before = {name: content[: content.rfind(b"\n") + 1] for name, content in lines(tmp_path).items()}
+    answered = sum(content.count(b"\n") for content in before.values())
+    assert 0 < answered < ANSWERS
+
+    monkeypatch.setattr("harness.sweep.cluster.Worker", Counting)
     result = on_cluster()
-    assert given(result, tmp_path) == expected
+    assert given(result, tmp_path) == expected and result.answered == ANSWERS - answered
+    assert all(lines(tmp_path)[name].startswith(content) for name, content in before.items())
     processes, noted = zip(*(line.split() for line in (tmp_path / NOTES).read_text().splitlines()), strict=True)
     counted = Counter(noted)
     assert len({*processes}) == 1 and counted.pop("answer") > 2, "several shards"
-    assert counted == {"open": 1, "share=1": 1, "start": 1, "encode": 8}, "of 8 samples in 48 cells"
+    # A sample is answered by all of its cells before the next one begins.
+    assert counted == {"open": 1, "share=1": 1, "start": 1, "encode": 8 - answered // 6}, "of 8 samples in 48 cells"
 
 
 @needs_ray
