@@ -81,6 +81,14 @@ def connected(address: str) -> Iterator[None]:
 
     if not ours and not ray._private.services.find_gcs_addresses():
         raise UserError(f"--ray {address}: this machine is no node of that cluster; start the command on one that is")
+    taken = None if ours else ray._private.services.canonicalize_bootstrap_address(address)
+    if taken is not None and taken != address:
+        try:  # Ray takes a loopback address for this node's own, and would try that for a quarter of an hour
+            check(taken)
+        except UserError as error:
+            raise UserError(
+                f"--ray {address}: Ray takes it for {taken}, and {error.args[0].rpartition(': ')[2]}"
+            ) from error
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with ExitStack() as stack:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,8 +39,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, qwen: Path, said: Said)
     for how, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         before, enough = (out / "samples.jsonl").read_bytes() if lines(out) else b"", lines(out) + 2
         process = Run(command, tmp_path / f"log-{how.name}")
-        while lines(out) < enough and process.status is None:
-            time.sleep(0.01)
+        process.wait_until(lambda enough=enough: lines(out) >= enough)  # type: ignore[misc]
         os.kill(process.pid, how)
         assert process.wait(120) == status, process.log.read_text()
         assert enough <= lines(out) < 24 and (out / "samples.jsonl").read_bytes().startswith(before)

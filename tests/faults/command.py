@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests import warm
@@ -23,6 +24,9 @@ from tests import warm
 PHASES = ("start", "plan", "opening", "answering", "scoring", "tables")
 """What a run does in turn: its arguments and settings; the plan, written at its end; opening models (or starting
 workers); answering; scoring; writing the table."""
+
+PATIENCE = 120.0
+"""Seconds after which a run, or a worker whose parent is gone, counts as stuck."""
 
 
 class Clock:
@@ -49,13 +53,19 @@ class Clock:
 
 
 class Run:
-    """A command that is under way. `core`: the only one it may use."""
+    """A command that is under way. `core`: the only one it may use. `variables`: of its environment."""
 
-    def __init__(self, arguments: Sequence[object], log: Path, core: int | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        log: Path,
+        core: int | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         server = warm.context()
         times = server.RawArray(ctypes.c_double, len(PHASES))
         self.clock, self.log = Clock(times), log
-        given = ([str(argument) for argument in arguments], times, log, core)
+        given = ([str(argument) for argument in arguments], times, log, core, dict(variables))
         self._process = server.Process(target=_command, args=given)
         self._process.start()
         pid = self._process.pid
@@ -78,6 +88,13 @@ class Run:
         """Until that phase or a later one begins, or the run ends."""
         while PHASES.index(self.clock.phase) < PHASES.index(phase) and self.status is None:
             time.sleep(0.0002)
+
+    def wait_until(self, there: Callable[[], bool]) -> None:
+        """Until `there` holds, which it must before the run ends and before long."""
+        until = time.monotonic() + PATIENCE
+        while not there():
+            assert self.status is None and time.monotonic() < until, self.log.read_text()
+            time.sleep(0.005)
 
     def kill(self, *, tree: bool) -> None:
         """kill -9 of the command, and of all that it started."""
@@ -107,9 +124,12 @@ def _runs_in_group(pid: int, group: int) -> bool:
     return int(members_of) == group and state not in "ZX"
 
 
-def _command(arguments: list[str], times: MutableSequence[float], log: Path, core: int | None) -> None:
+def _command(
+    arguments: list[str], times: MutableSequence[float], log: Path, core: int | None, variables: dict[str, str]
+) -> None:
     """All that the process does."""
     os.setsid()
+    os.environ.update(variables)
     if core is not None:
         os.sched_setaffinity(0, {core})
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

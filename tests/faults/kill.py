@@ -30,10 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.command import PHASES, Run
+from tests.faults.command import PATIENCE, PHASES, Run
 
-PATIENCE = 120.0
-"""Seconds after which a run, or a worker whose parent is gone, counts as stuck."""
 BENCHMARKS = ("NExT-QA-MC", "MMStar")
 TIMES = ("seconds", "scoring_seconds")
 

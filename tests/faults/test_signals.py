@@ -16,7 +16,7 @@ import pytest
 from harness.signals import interrupting
 from harness.sweep import progress
 from tests.conftest import Said
-from tests.faults.command import Run
+from tests.faults.command import PATIENCE, Run
 from tests.sweep.test_kill import alive, lines
 
 pytestmark = pytest.mark.long
@@ -53,13 +53,6 @@ def test_what_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def until_answered(ended: Callable[[], int | None], store: Path) -> None:
-    until = time.monotonic() + 400
-    while not any(lines(store).values()) and time.monotonic() < until:
-        assert ended() is None
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize(
     ("number", "send", "status"),
     [(signal.SIGTERM, os.kill, 143), (signal.SIGINT, os.killpg, 130)],
@@ -71,7 +64,7 @@ def test_the_workers_end_too_and_the_rest_is_answered_later(
     store = tmp_path / "runs"
     run = Run([*command[:-1], 2], tmp_path / "log")
     try:
-        until_answered(lambda: run.status, store)
+        run.wait_until(lambda: any(lines(store).values()))
         workers = run.workers()
         send(run.pid, number)
         assert run.wait(120) == status and len(workers) >= 2
@@ -98,7 +91,10 @@ def test_a_terminal_that_is_closed(command: list[object], tmp_path: Path) -> Non
         preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the controlling one
     )
     os.close(theirs)
-    until_answered(process.poll, tmp_path / "runs")
+    until = time.monotonic() + PATIENCE
+    while not any(lines(tmp_path / "runs").values()):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
     os.close(ours)
     assert process.wait(timeout=120) == 129
     assert all(content.endswith(b"\n") for content in lines(tmp_path / "runs").values() if content)

@@ -74,7 +74,9 @@ def test_a_table_says_how_sure_it_is(made: Made, tmp_path: Path) -> None:
     assert [path.name for path in paths][-2:] == ["small.pairs.csv", "small.sources.json"]
     lines = list(csv.DictReader((tmp_path / "tables" / "small.pairs.csv").open()))
     assert len(lines) == 3
-    assert len(json.loads(paths[-1].read_text())) == 5, "the sources of every seed"
+    made_of = json.loads(paths[-1].read_text())
+    assert len(made_of["rows"]) == 5, "the sources of every seed"
+    assert made_of["commit"] and made_of["versions"]["torch"]
 
 
 def test_intervals_are_kept_and_made_anew_when_an_answer_changes(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from harness.experiments import Experiment, load
 from harness.plan import Data
 from harness.store import Answer, Store
 from harness.sweep import driver
-from harness.sweep.cluster import ALONE, Cluster
+from harness.sweep.cluster import ALONE, Cluster, connected
 from harness.sweep.progress import Progress
 from harness.sweep.shards import Pile, Shard
 from model_wrappers.errors import UserError
@@ -256,11 +256,9 @@ def test_a_killed_driver_leaves_the_cluster_to_the_next_whose_worker_opens_the_m
     add()
     path = write_experiment(tmp_path, checkpoint)
     options = ["--profile", "paper", "--data", videos, "--store", tmp_path, "--no-score", "--ray", cluster.address]
-    run = Run(["run", path, *options], tmp_path / "log")
+    run = Run(["run", path, *options], tmp_path / "log", variables=ALONE)
     try:
-        while not any(lines(tmp_path).values()):
-            assert run.status is None, run.log.read_text()
-            time.sleep(0.005)
+        run.wait_until(lambda: any(lines(tmp_path).values()))
         run.kill(tree=False)
     finally:
         run.end()
@@ -315,6 +313,19 @@ def test_a_worker_that_lost_its_device_leaves_one_sample_to_the_next_run_and_the
     after = lines(tmp_path)
     assert all(after[name].startswith(content) for name, content in before.items())
     assert sum(content.count(b"\n") for content in after.values()) == ANSWERS + 1, "one failed, none twice"
+
+
+@needs_ray
+def test_where_ray_goes_in_the_place_of_a_loopback_address(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the node's own address, where a cluster of this machine alone does not listen."""
+    import ray
+
+    monkeypatch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setattr(ray._private.services, "get_node_ip_address", lambda *_: "127.0.0.2")
+    port = cluster.address.rpartition(":")[2]
+    told = f"^--ray {cluster.address}: Ray takes it for 127.0.0.2:{port}, and nobody answers there .*refused"
+    with pytest.raises(UserError, match=told), connected(cluster.address):
+        pass
 
 
 def cell_answers(plan: plans.Plan, store: Store, group: tuple[str, str]) -> list[Answer]:

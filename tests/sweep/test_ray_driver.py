@@ -42,13 +42,11 @@ class Driver(Run):
     """
 
     def __init__(self, path: Path, videos: Path, store: Path, log: Path) -> None:
-        before, until = count(lines(store)), time.monotonic() + 240
+        before = count(lines(store))
         options = ["--profile", "paper", "--data", videos, "--store", store, "--no-score", "--ray", "auto"]
         # One core, one worker: its imports take the longest.
         super().__init__(["run", path, *options], log, core=max(os.sched_getaffinity(0)))
-        while count(lines(store)) == before and time.monotonic() < until:
-            assert self.status is None, log.read_text()
-            time.sleep(0.005)
+        self.wait_until(lambda: count(lines(store)) > before)
         self.rays = {each: Path(f"/proc/{each}/cmdline").read_text() for each in descendants(self.pid)}
         self.scratch = Path(re.findall(r"([^\0]*/ray-\w+)/session_", "".join(self.rays.values()))[0])
 
