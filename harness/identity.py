@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 from collections.abc import Container, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -37,10 +38,33 @@ def retain_version() -> str:
     return __version__
 
 
+def origin() -> dict[str, str | None]:
+    """Of this code: its version, and the commit where it is run from a repository of its own ("<hash>, and changes
+    since" where files of it differ), else None.
+    """
+    return {"retain": retain_version(), "commit": _commit()}
+
+
 def plugins() -> list[list[str]]:
     """The methods that other installed packages bring: name, where it lives, version."""
     found = importlib.metadata.entry_points(group="retain.methods")
     return sorted([entry.name, entry.value, entry.dist.version if entry.dist else ""] for entry in found)
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str | None:
+        command = ["git", *arguments]
+        try:
+            done = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+    if not top or not commit or Path(top).resolve() != PACKAGES.resolve():
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "harness", "model_wrappers")
+    return f"{commit}, and changes since" if changed else commit
 
 
 def _version(distribution: str) -> str:

@@ -146,14 +146,15 @@ def check_judges(experiment: Experiment, store: Store, account: Account) -> None
 
 def write(results: Results, folder: Path, name: str) -> list[Path]:
     """Writes the table as .md, .csv, .xlsx and .tex, `<name>.pairs.csv`: its rows compared two by two, and
-    `<name>.sources.json`: which cells each number was made of. Where there are judges, also `<name>.judging.json`:
-    what they were asked, its tokens and its cost.
+    `<name>.sources.json`: the code that wrote it and the cells that each number was made of. Where there are judges,
+    also `<name>.judging.json`: what they were asked, its tokens and its cost.
     """
     from harness.tables import pairs
     from harness.tables.render import write as write_table
 
     paths = write_table(results.table, folder, name)
-    contents = {"pairs.csv": pairs.to_csv(results.table), "sources.json": _json(results.sources)}
+    made_of = {**identity.origin(), "versions": identity.versions(), "rows": results.sources}
+    contents = {"pairs.csv": pairs.to_csv(results.table), "sources.json": _json(made_of)}
     if results.judging:
         contents["judging.json"] = _json(results.judging)
     for suffix, content in contents.items():

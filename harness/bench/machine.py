@@ -39,11 +39,7 @@ def machine() -> dict[str, Any]:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {
-            "python": platform.python_version(),
-            "retain": identity.retain_version(),
-            **identity.versions(),
-        },
+        "versions": {"python": platform.python_version(), **identity.origin(), **identity.versions()},
     }
 
 

@@ -53,7 +53,7 @@ def run(name: str, folders: Sequence[Path], out: Path, settings: Settings, comma
     path = out / f"{name}.json"
     before = _read(path)
     rows: list[dict[str, Any]] = []
-    about = {"ablation": name, "command": command, "settings": asdict(settings), "retain": identity.retain_version()}
+    about = {"ablation": name, "command": command, "settings": asdict(settings), **identity.origin()}
     for sets, variants in blocks:
         for variant in variants:
             keys = _keys(variant, sets[0])

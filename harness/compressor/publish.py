@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def made_with() -> dict[str, str | None]:
     import torch
 
     device = torch.cuda.get_device_name() if best_device().type == "cuda" else "CPU"
-    return {"retain": identity.retain_version(), "commit": _commit(), "torch": torch.__version__, "device": device}
+    return {**identity.origin(), "torch": torch.__version__, "device": device}
 
 
 def card(net: Compressor, settings: Settings, fitted: Fitted, scores: Evaluation, record: Mapping[str, Any]) -> str:
@@ -214,21 +213,3 @@ def _plot(curves: Sequence[Epoch], title: str, path: Path) -> None:
     axes.legend()
     with disk_errors(path):
         figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
-def _commit() -> str | None:
-    """The repository's commit, and whether files differ from it; None where the packages lie in no repository."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", *arguments]
-        try:
-            done = subprocess.run(command, cwd=identity.PACKAGES, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
-    if not top or not commit or Path(top).resolve() != identity.PACKAGES.resolve():
-        return None
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "harness", "model_wrappers")
-    return f"{commit}, and changes since" if changed else commit

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from harness import identity
 from harness.benchmarks import open_benchmark
 from harness.micro.prompts import VIDEO_FORMATS
 from harness.models import open_model
@@ -47,7 +48,8 @@ def measure(data: Path) -> dict[str, Any]:
     finally:
         ours.close()
     means = {name: round(fmean(values.values()), 1) for name, values in accuracy.items()}
-    return {"command": COMMAND, "model": MODEL, "frames": FRAMES, "mean_pct": means, "accuracy_pct": accuracy}
+    asked = {"command": COMMAND, **identity.origin(), "model": MODEL, "frames": FRAMES}
+    return {**asked, "mean_pct": means, "accuracy_pct": accuracy}
 
 
 def write(data: Path, path: Path) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from typing import Any
 
 from tabulate import tabulate
 
+from harness import identity
 from harness.micro.image_editions import FORMATS
 from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS
 from harness.micro.questions import DOMAINS, TOPICS
 from harness.store import Store
 
-COMMAND = "make tables && .venv/bin/retain run bounds && .venv/bin/retain micro report"
+COMMAND = ".venv/bin/retain micro report"
+RUNS = "`make tables` and `.venv/bin/retain run` of bounds, matched, positions and teachers"
 
 FROM_STORE = (
     ("figures", "figure3", ("png", "svg", "points.csv"), "preservation over average retention, by `make figure3`."),
@@ -143,13 +145,14 @@ def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) 
     out.mkdir(parents=True, exist_ok=True)
     names = sorted(path.stem for path in tables.glob("*.md"))
     for name in names:
-        for suffix in ("md", "csv"):
+        for suffix in ("md", "csv", "sources.json"):
             shutil.copyfile(tables / f"{name}.{suffix}", out / f"{name}.{suffix}")
     beside = _beside(tables.parent, out)
     guess = guessing(data)
     made = [bar for model, rows in found.items() for bar in bars(model, rows, guess)]
     content = {
         "command": COMMAND,
+        **identity.origin(),
         "bars": [asdict(bar) for bar in made],
         "accuracy_pct": {
             model: {
@@ -200,9 +203,12 @@ def _page(made: Sequence[Bar], names: Sequence[str], beside: Sequence[str]) -> s
     more = "".join(f"{line}\n" for line in beside)
     return f"""# What the embedded default gave
 
-Micro results: three small models on generated scenes. Made by `{COMMAND}`.
+Micro results: three small models on generated scenes. Gathered by `{COMMAND}` after {RUNS}; what
+else is here names its own command.
 
-- Tables: {listed}.
+- Tables: {listed}. Of each, NAME.sources.json
+  names the commit and the cells that each number was made of. The id of a cell is a digest of all that its answers
+  depend on (code, weights, data, prompts, versions): the same table made again names the same cells.
 - [bars.json](bars.json): percent of right answers by model, row and benchmark, the guessing level, and the bars below.
 {more}
 {table}

@@ -256,7 +256,10 @@ def _latex(text: str) -> str:
 def _plain(value: str | float | None) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else format(round(value, 6), "g" if float(value).is_integer() else "")
+    if isinstance(value, str):
+        return value
+    shown = round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")
+    return format(shown, "g" if float(value).is_integer() else "")
 
 
 def _put(cell: Any, value: str | float | None) -> None:

@@ -69,10 +69,11 @@ def test_a_bar_that_fails_is_written_down_as_failing(data: Path, tmp_path: Path)
     tables.mkdir()
     out.mkdir()
     (out / "bench.json").write_text("{}")
-    for suffix in ("md", "csv"):
+    for suffix in ("md", "csv", "sources.json"):
         (tables / f"table3.{suffix}").write_text("a table")
     write({"m": _found({**GOOD, "vanilla": 84.0})}, tables, data, out)
     page = (out / "README.md").read_text()
     assert "lowest: 84.0% on Video-MME" in page and "**no**" in page and "[table3.md](table3.md)" in page
-    assert (out / "table3.csv").read_text() == "a table"
+    assert (out / "table3.csv").read_text() == (out / "table3.sources.json").read_text() == "a table"
+    assert json.loads((out / "bars.json").read_text())["commit"]
     assert "[bench.json](bench.json)" in page and "figures" not in page

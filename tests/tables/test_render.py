@@ -10,6 +10,7 @@ import pytest
 from openpyxl import load_workbook
 
 from harness.tables import Cell, Group, RowResult, Table, build, from_csv, to_csv, to_latex, to_markdown, to_xlsx, write
+from harness.tables.rows import Costs
 from model_wrappers.errors import UserError
 
 NAMES = ["Video-MME", "MMBench-Video"]
@@ -129,6 +130,13 @@ def test_csv_round_trip(table: Table) -> None:
         assert [c.score for c in other.cells.values()] == [c.score for c in row.cells.values()]
         assert other.averages == row.averages
     assert again.rows[2].cells["Video-MME"] == Cell(None, 99, 100)
+
+
+def test_small_numbers_keep_their_digits_in_csv() -> None:
+    costs = Costs(tflops=0.0000504321)
+    row = RowResult("m", "cnn", "", 0.5, {"Video-MME": Cell(80.123456789, 100, 100, "s1")}, costs=costs)
+    text = to_csv(build([row], NAMES))
+    assert "5.04321e-05" in text and "80.123457" in text
 
 
 def test_csv_round_trip_of_two_groups_and_awkward_text() -> None:
