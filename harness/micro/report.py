@@ -35,6 +35,7 @@ FROM_STORE = (
 BESIDE = {
     "bench.json": "speed and the machine, by `retain bench` as the file says.",
     "differences.json": "what the faults of VLMEvalKit's LLaVA-OneVision class cost, by `retain micro differences`.",
+    "kills.json": "kill -9 of a small table at many moments, by `python -m tests.faults.kill` as the file says.",
     "ablations/README.md": "what the compressor's design and its teacher are worth, by `retain compressor ablate`.",
     "figures/README.md": "what the models look at, by `retain show`.",
 }

@@ -1,6 +1,6 @@
 """kill -9 at many random moments over a small table, the same command after each, until the table is whole.
 
-    python -m tests.faults.kill --times 100 [--seed 0]
+    python -m tests.faults.kill --times 100 [--seed 0] [--out results/micro/kills.json]
 
 A table (a tiny checkpoint, 6 cells on each of 2 benchmarks, 48 answers) is made once without interruption. Then again
 and again from nothing: the run is killed at a random moment and started again until one ends by itself; every other
@@ -30,8 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import identity
 from tests.faults.command import PATIENCE, PHASES, Run
 
+HELD = "no answer lost, none asked twice, every table as if never interrupted"
+"""What is said at the end, where nothing `Wrong` was met."""
 BENCHMARKS = ("NExT-QA-MC", "MMStar")
 TIMES = ("seconds", "scoring_seconds")
 
@@ -196,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--times", type=int, default=100, help="kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--out", type=Path, help="a JSON file for what is counted")
     chosen = parser.parse_args(arguments)
     from tqdm import tqdm
 
@@ -216,10 +220,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{said}\nWRONG after {killer.kills} kills (seed {chosen.seed}): {error}")
             return 1
         total = sum(len(each) for name, each in table.reference.items() if name.startswith("cells/"))
-    counted = ", ".join(f"{phase} {killer.phases[phase]}" for phase in PHASES)
-    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(killer.kinds.items()))
-    print(f"{killer.kills} kills ({counted}; {kinds}) over {killer.tables} tables of {total} answers in")
-    print(f"{time.monotonic() - start:.0f} s: no answer lost, none asked twice, every table as if never interrupted")
+    counts = {
+        "kills": killer.kills,
+        "by_phase": {phase: killer.phases[phase] for phase in PHASES},
+        "by_victim": dict(sorted(killer.kinds.items())),
+        "tables": killer.tables,
+        "answers_of_a_table": total,
+        "seconds": round(time.monotonic() - start),
+    }
+    command = f"python -m tests.faults.kill --times {chosen.times} --seed {chosen.seed}"
+    if chosen.out:
+        content = {"command": command, **identity.origin(), **counts, "result": HELD}
+        chosen.out.write_text(json.dumps(content, indent=1) + "\n")
+    print(", ".join(f"{name} {count}" for name, count in counts.items()))
+    print(HELD)
     return 0
 
 
