@@ -1,21 +1,21 @@
 """The command `retain`. Nothing heavy is imported before a command needs it.
 
-Exit status: 0 done; 2 a mistake that the user can mend, told in one sentence; 3 done, but some samples failed or cells
-are incomplete; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by the end of its terminal.
+Exit status: 0 done; 1 `doctor` found something missing; 2 a mistake that the user can mend, told in one sentence; 3
+done, but some samples failed or cells are incomplete; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by the end of its
+terminal.
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.closing import FAILED, MISTAKEN, STOPPED, braced, tell_failures, tell_lacks
+from harness.closing import FAILED, MISTAKEN, STOPPED, braced, refused, stopped, tell_failures, tell_lacks
 from harness.data.command import data
-from harness.disk import refusal
+from harness.disk import Refused, check_folder, refusal
 from harness.doctor.command import doctor
 from harness.flops.command import flops
 from harness.leaderboard.command import leaderboard
@@ -89,6 +89,7 @@ def run(
             )
         cluster.check(ray)
     chosen, opened = open_experiment(experiment, profile, limit, data, store, match)
+    check_folder(store, "--store")  # before the plan, which takes long; after mistakes, which leave no folder
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
     for sentence in plan.left_out():
@@ -249,8 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     with interrupting() as ending:
         status = _status(arguments)
         if status == STOPPED:
-            command = shlex.join(["retain", *arguments])
-            print(f"\nretain: stopped; every answer given so far is kept. Go on with: {command}", file=sys.stderr)
+            print(f"\nretain: {stopped(arguments)}", file=sys.stderr)
             return ending.status
         return status
 
@@ -264,12 +264,12 @@ def _status(arguments: list[str]) -> int:
         error.show()
         return MISTAKEN
     except UserError as error:
-        print(f"retain: {error}", file=sys.stderr)
+        print(f"retain: {error}{refused(arguments) if isinstance(error, Refused) else ''}", file=sys.stderr)
         return MISTAKEN
     except OSError as error:  # of a library that writes or reads where we did not foresee it
         if (said := refusal(error)) is None:
             raise
-        print(f"retain: {said}", file=sys.stderr)
+        print(f"retain: {said}{refused(arguments)}", file=sys.stderr)
         return MISTAKEN
     except SystemExit as leaving:  # a command that was handed over to may end the process by itself
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)

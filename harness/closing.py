@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,29 @@ if TYPE_CHECKING:
 
 FAILED, STOPPED, MISTAKEN = 3, 130, 2
 SHOWN_FAILURES = 20
+ANSWERING = (["run"], ["compressor", "collect"])
+"""Commands that keep each answer as it is given; repeated, they ask for the others."""
+RESUMING = (["data"], ["micro", "train"], ["micro", "teach"], ["compressor", "train"], ["compressor", "ablate"])
+"""Commands that keep no answers and go on where they were, too."""
+
+
+def stopped(arguments: Sequence[str]) -> str:
+    """What is said of a command that was stopped: what of it is kept, and how to go on."""
+    again = shlex.join(["retain", *arguments])
+    if _is_one(arguments, ANSWERING):
+        return f"stopped; every answer given so far is kept. Go on with: {again}"
+    return f"stopped. Go on with: {again}" if _is_one(arguments, RESUMING) else "stopped"
+
+
+def refused(arguments: Sequence[str]) -> str:
+    """What is added to the reason for which the disk refused: nothing where the command begins anew."""
+    if _is_one(arguments, ANSWERING):
+        return "; every answer written before is kept, the same command goes on from there"
+    return "; the same command goes on from there" if _is_one(arguments, RESUMING) else ""
+
+
+def _is_one(arguments: Sequence[str], commands: Iterable[Sequence[str]]) -> bool:
+    return "--dry-run" not in arguments and any(list(arguments[: len(each)]) == each for each in commands)
 
 
 def braced(paths: Iterable[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,22 +18,51 @@ REFUSALS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
+    errno.ENOTDIR: "not a folder",
+    errno.EEXIST: "something else has this name",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links lead in a circle",
 }
-KEPT = "every answer written before is kept, the same command goes on from there"
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+"""What making a folder meets where a file is in its way."""
 
 
 class StoreError(UserError):
     """The disk cannot take or give back an answer: full, read-only, in use by another run, or a damaged file."""
 
 
+class Refused(StoreError):
+    """The operating system refuses: what was written before stays, and a command that resumes can be repeated."""
+
+
 @contextmanager
 def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
-    """Tells an operating system's refusal (disk full, read-only, no permission) in one sentence, as `StoreError`."""
+    """Tells an operating system's refusal (disk full, read-only, no permission) in one sentence, as `Refused`."""
     try:
         yield
     except OSError as error:
-        reason = REFUSALS.get(error.errno or 0, error.strerror or str(error))
-        raise StoreError(f"cannot {doing} {path}: {reason}; {KEPT}") from error
+        raise Refused(f"cannot {doing} {path}: {_reason(error)}") from error
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Makes a folder that a command will write to at its end, and tries it: before minutes of work, not after them.
+
+    Raises UserError, in the words of the command's `option`, where it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+            probe.flush()
+    except OSError as error:
+        if error.errno in NO_FOLDER:
+            raise UserError(f"{option} {folder}: not a folder") from error
+        raise UserError(f"{option} {folder} cannot be written to ({_reason(error)})") from error
+
+
+def _reason(error: OSError) -> str:
+    return REFUSALS.get(error.errno or 0, error.strerror or str(error))
 
 
 def refusal(error: BaseException) -> str | None:
@@ -41,13 +71,13 @@ def refusal(error: BaseException) -> str | None:
     """
     if not isinstance(error, OSError) or error.errno not in REFUSALS:
         return None
-    return f"cannot use {error.filename or 'a file'}: {REFUSALS[error.errno]}; {KEPT}"
+    return f"cannot use {error.filename or 'a file'}: {REFUSALS[error.errno]}"
 
 
 def stop_if_full(error: BaseException) -> None:
     """Raises StoreError where nothing more can be written, which is not the fault of the sample that met it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        raise StoreError(refusal(error)) from error
+        raise Refused(refusal(error)) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -65,4 +65,18 @@ def _folder(chosen: Experiment, data: Path | None) -> Path:
         return PAPER
     if not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
+    if chosen.data == "micro":
+        _check_micro(data)
     return data
+
+
+def _check_micro(data: Path) -> None:
+    """UserError where a folder is not a micro edition: real data is not what a micro experiment asks about."""
+    if (data / "manifest.json").is_file():
+        return
+    if made := sorted(path.parent for path in data.glob("micro-*/manifest.json")):
+        raise UserError(f"--data {data} holds no micro data itself: pass --data {made[-1]}, which does")
+    raise UserError(
+        f"--data {data} holds no micro data: leave --data out, or make it: "
+        f"`retain micro data --root {data}` prints the folder to pass"
+    )

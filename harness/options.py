@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.matching import Match
+from model_wrappers.errors import UserError
 
 ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name (see `retain list`) or .yaml file")]
 ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment")]
@@ -37,3 +40,10 @@ JudgeLimitOption = Annotated[
     ),
 ]
 DEFAULT_STORE = Path("results/runs")
+
+
+def check_keeps(keeps: Iterable[float]) -> None:
+    """UserError for a --keep outside (0, 1]."""
+    for keep in keeps:
+        if not (math.isfinite(keep) and 0 < keep <= 1):
+            raise UserError(f"--keep {keep:g}: allowed is a number above 0 and at most 1")

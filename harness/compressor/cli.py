@@ -65,7 +65,10 @@ def collect(
         str, typer.Option(help="environment variable with the judge's key; '' for a server that wants none")
     ] = "OPENAI_API_KEY",
     benchmarks: Annotated[
-        Path | None, typer.Option(help="data folder of the benchmarks, whose test videos are refused")
+        Path | None,
+        typer.Option(
+            help="folder of the benchmarks whose test videos and pictures are refused (default: results/data, if there)"
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="processes (default: one a GPU)")] = None,
 ) -> None:

@@ -82,6 +82,6 @@ def _speed(axes: Axes, variants: Sequence[Mapping[str, Any]]) -> None:
     axes.axvline(1, color=IDEAL, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(value)[0] in "25" else "")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.set_xlabel("scoring and prefill, times faster than vanilla (| by FLOPs; red: slower)", fontsize=8)
     axes.tick_params(axis="both", which="both", labelsize=8)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from harness.options import check_keeps
+
 DEFAULT_KEEPS = (0.5, 0.25, 0.1)
 
 
@@ -19,7 +21,8 @@ def flops(
         typer.Argument(metavar="[METHOD]...", help="such as cnn, fastv:layer=2 or fastv@0.4 (default: all)"),
     ] = None,
     keep: Annotated[
-        list[float] | None, typer.Option(help="share of the visual tokens to keep (default: 0.5, 0.25 and 0.1)")
+        list[float] | None,
+        typer.Option(help="share of the visual tokens to keep, can be repeated (default: 0.5, 0.25 and 0.1)"),
     ] = None,
     pictures: Annotated[
         int,
@@ -38,6 +41,7 @@ def flops(
     from model_wrappers.registry import method_names
     from model_wrappers.shape import PromptSize
 
+    check_keeps(keep or ())
     prompt = PromptSize(tokens, text, instruction=text, pictures=pictures, response=response)
     found = report(model, prompt, methods or method_names(), keep or DEFAULT_KEEPS)
     print(to_json(found) if json else to_markdown(found), end="")

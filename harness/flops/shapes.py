@@ -76,6 +76,8 @@ class _Config:
     def read(cls, path: Path) -> _Config:
         try:
             content = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{path.parent} has no {path.name}") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
         if not isinstance(content, dict):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.disk import check_folder
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ app = typer.Typer(name="micro", no_args_is_help=True, add_completion=False, rich
 
 Model = Annotated[str, typer.Argument(help="micro-qwen2-vl, micro-llava-onevision or micro-vila")]
 Out = Annotated[Path, typer.Option(help="folder of the checkpoints")]
+Seed = Annotated[int, typer.Option(help="of the first weights and of the scenes drawn")]
+
+
+@app.callback()
+def _commands() -> None:
+    """Make the embedded default from nothing: its models, their compressors, the data, the report of its results."""
 
 
 @app.command()
@@ -33,9 +40,10 @@ def data(root: Annotated[Path, typer.Option(help="where the data folder goes")] 
 
 
 @app.command()
-def train(model: Model, out: Out = CHECKPOINTS, seed: int = SEED) -> None:
+def train(model: Model, out: Out = CHECKPOINTS, seed: Seed = SEED) -> None:
     """Train one micro model on two CPU cores: micro-qwen2-vl from nothing (45 minutes), the others from its language
     model (12 minutes each). Stopped, it goes on where it was."""
+    check_folder(out, "--out")
     import torch
 
     from harness.micro.resume import Resume
@@ -48,13 +56,19 @@ def train(model: Model, out: Out = CHECKPOINTS, seed: int = SEED) -> None:
     made = family.new_model(tokenizer, seed)
     state = Resume(Path(f"results/runs/{model}-training.safetensors"))
     run(family, made, tokenizer, FROM_NOTHING if model == FIRST else GROWN, seed=seed + 1, resume=state)
-    state.clear()
     made.half().save_pretrained(out / model)
     family.processor(tokenizer).save_pretrained(out / model)
+    state.clear()  # not before its end is kept
 
 
 @app.command()
-def teach(model: Model, out: Out = CHECKPOINTS, samples: int = SAMPLES, epochs: int = EPOCHS, seed: int = SEED) -> None:
+def teach(
+    model: Model,
+    out: Out = CHECKPOINTS,
+    samples: Annotated[int, typer.Option(min=1, help="questions answered right, to learn from")] = SAMPLES,
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the training samples")] = EPOCHS,
+    seed: Seed = SEED,
+) -> None:
     """Train its compressors, one for videos and one for images, from the model's own relevance (5 minutes each)."""
     from harness.compressor.tables import sentences
     from harness.micro.compressor import teach as run
@@ -76,13 +90,14 @@ def questions(
     out: Annotated[Path, typer.Option(help="folder of the JSONL file and what it names")],
     media: Annotated[str, typer.Option(help="video or image")] = "video",
     samples: Annotated[int, typer.Option(min=1, help="questions, one a scene")] = SAMPLES,
-    seed: int = SEED,
+    seed: Annotated[int, typer.Option(help="of the scenes and what is asked about them")] = SEED,
 ) -> None:
     """Write questions about training scenes as files, for `retain compressor collect --data`."""
-    from harness.micro.samples import write
-
     if media not in ("video", "image"):
         raise UserError(f"--media {media}: allowed are video, image")
+    check_folder(out, "--out")
+    from harness.micro.samples import write
+
     print(write(out, media=media, samples=samples, seed=seed))  # type: ignore[arg-type]
 
 
@@ -102,7 +117,9 @@ def report(
     store: Annotated[Path, typer.Option(help="where `make tables` keeps its answers")] = Path("results/runs"),
     out: Annotated[Path, typer.Option(help="where the report goes")] = Path("results/micro"),
 ) -> None:
-    """Write results/micro from a finished `retain run bounds`: the tables, and whether each bar holds."""
+    """Write results/micro: the finished tables, and whether each bar holds. First come `make tables` and `retain run`
+    of bounds, matched, positions and teachers."""
+    check_folder(out, "--out")
     from harness import experiments, plan, results
     from harness.micro import report as reporting
     from harness.micro.editions import ensure
@@ -123,6 +140,7 @@ def differences(
     out: Annotated[Path, typer.Option(help="file to write")] = Path("results/micro/differences.json"),
 ) -> None:
     """Measure what the faults of VLMEvalKit's own LLaVA-OneVision class cost on the micro model (3 minutes)."""
+    check_folder(out.parent, "--out")
     from harness.micro import differences as measuring
     from harness.micro.editions import ensure
 

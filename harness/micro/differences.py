@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from harness import identity
 from harness.benchmarks import open_benchmark
+from harness.disk import write_atomically
 from harness.micro.prompts import VIDEO_FORMATS
 from harness.models import open_model
 from harness.scoring import score
@@ -55,8 +56,7 @@ def measure(data: Path) -> dict[str, Any]:
 def write(data: Path, path: Path) -> dict[str, Any]:
     """Measures and writes; returns what was written."""
     found = measure(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harness import identity
+from harness.disk import disk_errors, write_atomically
 from harness.micro.image_editions import FORMATS
 from harness.micro.prompts import IMAGE_FORMATS, VIDEO_FORMATS
 from harness.micro.questions import DOMAINS, TOPICS
@@ -143,7 +144,8 @@ def _bars(model: str, kind: str, names: Sequence[str], found: Accuracies, guess:
 
 def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) -> list[Bar]:
     """Copies the finished tables from `tables` to `out` and writes `bars.json` and README.md beside them."""
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     names = sorted(path.stem for path in tables.glob("*.md"))
     for name in names:
         for suffix in ("md", "csv", "sources.json"):
@@ -164,8 +166,8 @@ def write(found: Mapping[str, Accuracies], tables: Path, data: Path, out: Path) 
         },
         "guessing_pct": {name: round(value, 1) for name, value in guess.items()},
     }
-    (out / "bars.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    (out / "README.md").write_text(_page(made, names, beside), "utf-8")
+    write_atomically(out / "bars.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(out / "README.md", _page(made, names, beside))
     return made
 
 

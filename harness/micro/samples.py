@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from harness.disk import disk_errors, write_atomically
 from harness.micro.compressor import fits
 from harness.micro.editions import write_video
 from harness.micro.image_editions import SCALE
@@ -28,11 +29,12 @@ AS_OPTIONS = "NExT-QA-MC"
 
 
 def write(folder: Path, *, media: Literal["video", "image"], samples: int, seed: int) -> Path:
-    """Writes `folder`/MEDIA.jsonl and what it names, one question a scene; returns its path."""
+    """Writes `folder`/MEDIA.jsonl and what it names, a question a scene; returns its path. StoreError if refused."""
     path = folder / f"{media}.jsonl"
-    (folder / media).mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder / media):
+        (folder / media).mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row) for row in tqdm(_rows(folder, media, samples, seed), total=samples, unit="scene")]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.closing import braced
+from harness.disk import check_folder
 from harness.options import DEFAULT_STORE
 
 
@@ -29,6 +30,7 @@ def show(
     from harness.show.request import check
 
     request = check(model, question, image, video, [*(keep or ()), *(keeps or ())], frames)
+    check_folder(out, "--out")
 
     from harness.show.draw import draw
     from harness.show.gather import gather

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.models import model_info
+from harness.options import check_keeps
 from model_wrappers.errors import UserError
 
 KEEPS = (0.5, 0.25)
@@ -64,9 +64,7 @@ def check(
         raise UserError(f"show takes one input, --image or --video; {given}")
     if not question.strip():
         raise UserError("--question is empty: write what the model is to be asked")
-    for keep in keeps:
-        if not (math.isfinite(keep) and 0 < keep <= 1):
-            raise UserError(f"--keep {keep:g}: allowed is a number above 0 and at most 1")
+    check_keeps(keeps)
     if frames is not None and video is None:
         raise UserError("--frames goes with --video: an image has none")
     if frames is not None and frames < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import cli
 from harness.experiments import loader
 from harness.sweep import progress
 from tests.benchmarks import layouts
@@ -212,7 +214,79 @@ def test_a_read_only_results_folder(said: Said, asked: list[object], data: Path,
     finally:
         if root:
             os.seteuid(0)
-    assert status == 2 and f"cannot write {tmp_path / 'runs'}" in sentence(err) and "permission is denied" in err
+    told = f"retain: --store {tmp_path / 'runs'} cannot be written to (permission is denied)"
+    assert status == 2 and sentence(err) == told
+
+
+@pytest.mark.parametrize("name", ["file", "file/x"])
+def test_a_store_that_is_no_folder_is_told_before_anything_is_planned(
+    said: Said, asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from harness import plan
+
+    monkeypatch.setattr(plan, "make", None)
+    (tmp_path / "file").write_text("")
+    status, out, err = said(*asked[:-1], tmp_path / name)
+    assert status == 2 and sentence(err) == f"retain: --store {tmp_path / name}: not a folder" and out == ""
+
+
+def test_a_misnamed_experiment_makes_no_store(said: Said, tmp_path: Path) -> None:
+    assert said("run", "tabel3", "--store", tmp_path / "runs")[0] == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_without_micro_data(said: Said, tmp_path: Path) -> None:
+    """Nobody is sent to fetch real data for a micro experiment."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for command in (["run"], ["run", "--dry-run"], ["table"]):
+        status, out, err = said(*command, "table3", "--data", folder, "--store", tmp_path / "runs")
+        assert status == 2 and out == ""
+        assert sentence(err) == (
+            f"retain: --data {folder} holds no micro data: leave --data out, or make it: "
+            f"`retain micro data --root {folder}` prints the folder to pass"
+        )
+    made = folder / "micro-0123456789ab"
+    made.mkdir()
+    (made / "manifest.json").write_text("{}")
+    status, _, err = said("run", "table3", "--data", folder, "--store", tmp_path / "runs")
+    assert status == 2 and sentence(err).endswith(f"holds no micro data itself: pass --data {made}, which does")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["run", "table3"], "stopped; every answer given so far is kept. Go on with: retain run table3"),
+        (
+            ["compressor", "collect"],
+            "stopped; every answer given so far is kept. Go on with: retain compressor collect",
+        ),
+        (["compressor", "train"], "stopped. Go on with: retain compressor train"),
+        (["data", "MME"], "stopped. Go on with: retain data MME"),
+        (["run", "table3", "--dry-run"], "stopped"),
+        (["compressor", "evaluate"], "stopped"),
+        (["bench"], "stopped"),
+        (["flops", "run"], "stopped"),
+    ],
+)
+def test_only_a_command_that_goes_on_is_said_to(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str], told: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "", "file")
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    assert cli.main(command) == 130
+    assert capfd.readouterr().err == f"\nretain: {told}\n"
+    monkeypatch.setattr(cli, "app", full)
+    assert cli.main(command) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("retain: cannot use file: the disk is full")
+    assert ("every answer written before is kept" in err) == ("every answer" in told)
+    assert ("the same command goes on from there" in err) == ("Go on with" in told)
 
 
 def test_control_c_says_how_to_go_on(

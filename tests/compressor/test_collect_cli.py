@@ -167,3 +167,9 @@ def test_it_is_listed_and_costs_nothing_to_ask_for_help(capsys: pytest.CaptureFi
     code = "import sys, harness.cli as c; c.main(['compressor', '--help']); print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "collect" in shown.stdout and shown.stdout.rstrip().endswith("False")
+
+
+def test_help_says_which_benchmarks_are_kept_apart(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["compressor", "collect", "--help"]) == 0
+    words = " ".join(capfd.readouterr().out.split())
+    assert "whose test videos and pictures are refused (default: results/data, if there)" in words

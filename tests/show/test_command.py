@@ -69,6 +69,17 @@ def test_mistakes(
     assert loads == [] and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["file", "file/out"])
+def test_an_out_that_is_no_folder_is_told_before_a_model_is_opened(
+    name: str, media: dict[str, Path], tmp_path: Path, loads: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["show", "--model", str(tiny_qwen2_vl()), "--image", str(media["image"]), "--question", QUESTION]
+    assert main([*command, "--out", str(tmp_path / name)]) == 2
+    out, err = capfd.readouterr()
+    assert err == f"retain: --out {tmp_path / name}: not a folder\n" and out == "" and loads == []
+
+
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_from_the_command_to_the_files(
     kind: str,
