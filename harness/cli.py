@@ -131,7 +131,7 @@ def table(
     found = results.collect(plans.make(chosen, opened, kept), opened, kept)
     print(to_markdown(found.table), end="")
     if found.lacks:
-        tell_lacks(found)
+        tell_lacks(found.lacks)
         raise typer.Exit(FAILED)
 
 
@@ -143,7 +143,7 @@ def figure(
     data: DataOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Draw an experiment's averages over the visual tokens that they took, from the answers that are there."""
+    """Draw an experiment's averages over the visual tokens that they took into STORE/figures; nothing is asked."""
     from harness import plan as plans
     from harness import results
     from harness.figures import draw, points
@@ -158,7 +158,7 @@ def figure(
         raise UserError(f"no row of {chosen.name} is complete yet, so there is nothing to draw; `retain run` asks them")
     print(f"Written: {braced(draw.write(found.table.title, drawn, store / 'figures', chosen.name))}")
     if found.lacks:
-        tell_lacks(found)
+        tell_lacks(found.lacks)
         raise typer.Exit(FAILED)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.results import Results
+    from harness.results import Lack
     from harness.sweep import SweepResult
 
 FAILED, STOPPED, MISTAKEN = 3, 130, 2
@@ -55,11 +55,11 @@ def tell_failures(result: SweepResult) -> None:
         print(f"  and {len(failures) - SHOWN_FAILURES} more, each in its cell's predictions.jsonl", file=sys.stderr)
 
 
-def tell_lacks(found: Results) -> None:
-    print(f"\n{len(found.lacks)} cells are incomplete; `retain run` answers what is missing.", file=sys.stderr)
+def tell_lacks(lacks: Sequence[Lack]) -> None:
+    print(f"\n{len(lacks)} cells are incomplete; `retain run` answers what is missing.", file=sys.stderr)
     reasons = {
         (lack.cell.model, lack.cell.benchmark, index): reason
-        for lack in found.lacks
+        for lack in lacks
         for index, reason in lack.reasons.items()
     }
     for (model, benchmark, index), reason in list(reasons.items())[:SHOWN_FAILURES]:

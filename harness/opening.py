@@ -27,6 +27,11 @@ def open_experiment(
     from harness.store import Store
 
     chosen = experiments.load(experiment, profile, max_samples=limit, data=data, match=match)
+    return chosen, Data(chosen, data_folder(chosen, data), Store(store).pictures)
+
+
+def data_folder(chosen: Experiment, data: Path | None) -> Path:
+    """The folder of the experiment's data: micro's is made first, real data must all be there."""
     folder = _folder(chosen, data)
     if chosen.data != "micro":
         from harness.data.state import missing
@@ -35,7 +40,13 @@ def open_experiment(
             for fault in faults:
                 print(f"retain: {fault}", file=sys.stderr)
             raise typer.Exit(MISTAKEN)
-    return chosen, Data(chosen, folder, Store(store).pictures)
+    return folder
+
+
+def check_given(data: Path) -> None:
+    """UserError where a folder that was asked for is none."""
+    if not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder")
 
 
 def rehearse(
@@ -63,8 +74,7 @@ def _folder(chosen: Experiment, data: Path | None) -> Path:
         from harness.data.sources import PAPER
 
         return PAPER
-    if not data.is_dir():
-        raise UserError(f"--data {data}: there is no such folder")
+    check_given(data)
     if chosen.data == "micro":
         _check_micro(data)
     return data

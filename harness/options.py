@@ -13,7 +13,7 @@ from harness.matching import Match
 from model_wrappers.errors import UserError
 
 ExperimentArgument = Annotated[str, typer.Argument(help="an experiment's name (see `retain list`) or .yaml file")]
-ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment")]
+ProfileOption = Annotated[str, typer.Option(help="which profile of the experiment: micro or paper")]
 LimitOption = Annotated[int | None, typer.Option(help="only the first N samples of each benchmark", metavar="N")]
 DataOption = Annotated[
     Path | None, typer.Option(help="folder of the data (default: results/data/paper; micro: made under results/data)")

@@ -28,11 +28,14 @@ from harness.bench.answering import Comparison, Grid, Tipped, compare, grid, tip
 from harness.bench.machine import machine, starts
 from harness.disk import write_atomically
 from harness.experiments import load
+from harness.opening import data_folder
 from harness.sweep import cluster
 from harness.tables.render import pipe_table
+from model_wrappers.errors import UserError
 
 SAMPLES = 10
 LONGEST = max(relevance.ALONE)
+OUT = Path("results/micro/bench.json")
 
 
 def report(
@@ -76,21 +79,27 @@ def main(arguments: Sequence[str] = ()) -> int:
     """`retain bench`: measure, print the table and write the numbers with the machine's description. Returns 0."""
     parser = argparse.ArgumentParser(prog="retain bench", description="Measure speed: ratios and shares.")
     parser.add_argument("--experiment", default="table3", help="name or path of the experiment (default: table3)")
-    parser.add_argument("--profile", default="micro", help="its profile (default: micro)")
-    parser.add_argument("--data", type=Path, help="folder of the benchmarks' data (micro: made under results/data)")
+    parser.add_argument("--profile", default="micro", help="its profile: micro or paper (default: micro)")
+    parser.add_argument(
+        "--data", type=Path, help="folder of the data (default: results/data/paper; micro: made under results/data)"
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES, help="samples compared of each benchmark (default: 10)")
     parser.add_argument("--limit", type=int, help="samples a benchmark in the whole grid (default: all)")
     parser.add_argument("--workers", type=int, help="processes that answer the whole grid (default: as `retain run`)")
-    parser.add_argument("--longest", type=int, default=LONGEST, help="visual tokens of the longest relevance measured")
-    parser.add_argument("--out", type=Path, default=Path("results/micro/bench.json"), help="where the numbers go")
+    parser.add_argument(
+        "--longest",
+        type=int,
+        default=LONGEST,
+        help=f"visual tokens of the longest relevance measured; 0: none is (default: {LONGEST})",
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help=f"where the numbers go (default: {OUT})")
     chosen = parser.parse_args(arguments)
+    for name, least in (("samples", 1), ("limit", 1), ("workers", 1), ("longest", 0)):
+        if (value := getattr(chosen, name)) is not None and value < least:
+            raise UserError(f"--{name} {value}: allowed are whole numbers from {least}")
     cluster.check(cluster.AUTO)
-    experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit)
-    data = chosen.data
-    if data is None:
-        from harness.micro.editions import ensure
-
-        data = ensure(Path("results/data"))
+    experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit, data=chosen.data)
+    data = data_folder(experiment, chosen.data)
     # What other processes do comes first: once a model has answered in this one, its threads spin between two answers
     # (OMP_WAIT_POLICY=active) and take a core from every process that is measured after it.
     shape = relevance.Shape()

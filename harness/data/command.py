@@ -28,6 +28,8 @@ def data(
     """Get the benchmarks' data: say how much, download what can be, go on where it was cut, verify, unpack."""
     from harness.data.sources import PAPER
 
+    if data is not None and data.exists() and not data.is_dir():
+        raise UserError(f"--data {data}: not a folder")
     if profile == "micro":
         from harness.micro.editions import ensure
 

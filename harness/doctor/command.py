@@ -17,7 +17,7 @@ def doctor(
         list[str] | None,
         typer.Argument(metavar="[EXPERIMENT]...", help="default: every experiment that has the profile"),
     ] = None,
-    profile: Annotated[str, typer.Option(help="which profile of the experiments")] = "micro",
+    profile: Annotated[str, typer.Option(help="which profile of the experiments: micro or paper")] = "micro",
     data: Annotated[
         Path | None,
         typer.Option(help="folder of the data (default: results/data/paper; micro: results/data)"),
@@ -33,11 +33,14 @@ def doctor(
     from harness.doctor import data as of_data
     from harness.doctor import examine, report
     from harness.doctor import judges as of_judges
+    from harness.opening import check_given
     from harness.results import account_of, check_judges
     from harness.store import Store
 
     chosen = names or experiments.names_with(profile)
     loaded = [experiments.load(name, profile, data=data) for name in chosen]
+    if data is not None and (data.exists() or all(experiment.data == "micro" for experiment in loaded)):
+        check_given(data)  # real data may be still to come: the report says what, and `retain data` makes the folder
     found = examine(loaded, data, store)
     if json:
         print(report.to_json(profile, found), end="")

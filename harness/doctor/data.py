@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.data.hub import snapshot
 from harness.data.sources import PAPER, SOURCES, Source, tsv_address
-from harness.data.state import State, archives, state
+from harness.data.state import State, archives, missing, state
 from harness.doctor import hub as remote
 from harness.doctor.check import Check, size
 from harness.doctor.hub import Found, Repository
@@ -25,7 +25,7 @@ def checks(experiments: list[Experiment], data: Path | None) -> tuple[list[Check
     `data`: None for the folder that a run takes then, `harness.data.sources.PAPER`.
     """
     if all(experiment.data == "micro" for experiment in experiments):
-        return [Check(AREA, "micro editions", "ok", "are made in results/data by the first run")], 0
+        return [_micro(experiments, data)], 0
     folder = data or PAPER
     names = list(dict.fromkeys(name for each in experiments if each.data is None for name in each.benchmarks))
     found: dict[str, Check] = {}
@@ -64,6 +64,17 @@ def checks(experiments: list[Experiment], data: Path | None) -> tuple[list[Check
         said = "its size is not known, as its server does not tell" if left is None else f"{size(left)} are to come"
         found[there.benchmark] = Check(AREA, there.benchmark, "missing", f"{_sentence(there)}; {said}")
     return [found[name] for name in names], total
+
+
+def _micro(experiments: list[Experiment], data: Path | None) -> Check:
+    made = "are made in results/data by the first run"
+    if data is None:
+        return Check(AREA, "micro editions", "ok", made)
+    names = dict.fromkeys(name for each in experiments for name in each.benchmarks)
+    if lacking := [name for name in names if missing([name], data)]:
+        said = f"{data} lacks {', '.join(lacking)}; without --data they {made}"
+        return Check(AREA, "micro editions", "missing", said)
+    return Check(AREA, "micro editions", "ok", f"are in {data}")
 
 
 def _of_hub(known: Source, there: State, told: Found) -> tuple[int, int]:

@@ -63,6 +63,11 @@ def sentence(err: str) -> str:
         (["run", "table3", "--profile", "mikro"], "no profile 'mikro' (did you mean 'micro'?); allowed"),
         (["run", "table3", "--profile", "paper", "--data", "/nowhere"], "--data /nowhere: there is no such folder"),
         (["table", "tabel3"], "no experiment 'tabel3'"),
+        (["leaderboard", "table3", "tabel3", "--data", "/nowhere"], "no experiment 'tabel3'"),
+        (["doctor", "table3", "--data", "/nowhere"], "--data /nowhere: there is no such folder"),
+        (["doctor", "table3", "--profile", "paper", "--data", __file__], f"--data {__file__}: there is no such folder"),
+        (["data", "MME", "--data", __file__], f"--data {__file__}: not a folder"),
+        (["data", "--profile", "micro", "--data", __file__], f"--data {__file__}: not a folder"),
         (["reference", "table33"], "table33"),
     ],
 )
@@ -324,7 +329,23 @@ def test_a_second_run_into_the_same_cells_is_refused(said: Said, asked: list[obj
 
 def test_commands_that_hand_over_say_their_own_help(said: Said) -> None:
     status, out, _ = said("bench", "--help")
+    said_once = " ".join(out.split())
     assert status == 0 and "--samples" in out
+    assert "(default: 24576)" in said_once and "(default: results/micro/bench.json)" in said_once
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("leaderboard", "folder that leaderboard.csv, .json and .html are written to (default: STORE/leaderboard)"),
+        ("figure", "into STORE/figures"),
+        ("run", "micro or paper"),
+        ("doctor", "micro or paper"),
+    ],
+)
+def test_a_commands_help_says_where_it_writes_and_what_its_profiles_are(said: Said, command: str, part: str) -> None:
+    status, out, _ = said(command, "--help")
+    assert status == 0 and part in " ".join(out.split())
 
 
 def test_a_leaderboard_of_what_was_run(said: Said, asked: list[object], tmp_path: Path) -> None:
@@ -338,8 +359,8 @@ def test_a_leaderboard_of_what_was_run(said: Said, asked: list[object], tmp_path
 
 
 def test_a_leaderboard_of_answers_that_are_lacking_says_so(said: Said, asked: list[object], tmp_path: Path) -> None:
-    status, _, _ = said("leaderboard", *asked[1:])
-    assert status == 3
+    status, _, err = said("leaderboard", asked[1], *asked[1:])
+    assert status == 3 and "2 cells are incomplete; `retain run` answers what is missing." in err, "each told once"
     assert "incomplete (0 of 4)" in (tmp_path / "runs/leaderboard/leaderboard.csv").read_text()
 
 
@@ -354,7 +375,8 @@ def test_the_tables_in_the_store_that_go_together_make_the_leaderboard(
     (runs / "tables").mkdir(parents=True)
     ours.mkdir()
     content = yaml.safe_load(Path(str(asked[1])).read_text())
-    settings = content["profiles"]["paper"]["model_settings"]
+    profile = content["profiles"]["paper"]
+    settings = profile["model_settings"]
     for name, pixels in (("a", 3136), ("b", 12544), ("c", 3136)):
         for each in settings.values():
             each |= {"min_pixels": pixels, "max_pixels": pixels}
@@ -364,3 +386,10 @@ def test_the_tables_in_the_store_that_go_together_make_the_leaderboard(
     status, out, err = said("leaderboard", *rest)
     assert status == 3 and out.startswith("**Leaderboard: a, c**")
     assert err.count("left out") == 1 and "left out: b asks " in err
+    assert "2 cells are incomplete" in err, "those of a, which are those of c"
+    # A table of another profile may lie there too.
+    (ours / "d.yaml").write_text(yaml.safe_dump({**content, "name": "d", "profiles": {"micro": profile}}))
+    (runs / "tables/d.csv").write_text("")
+    for names in [], [ours / "a.yaml", ours / "c.yaml"]:
+        status, out, _ = said("leaderboard", *names, *rest)
+        assert status == 3 and out.startswith("**Leaderboard: a, c**")

@@ -22,6 +22,24 @@ def test_the_embedded_default_is_well(said: Said, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_without_generated_data(said: Said, tmp_path: Path) -> None:
+    """A run would stop for it."""
+    status, out, _ = said("doctor", "table3", "--data", tmp_path, "--store", tmp_path / "runs")
+    assert status == 1 and "Missing: 1, which a run needs." in out and "MVBench" in out
+
+
+def test_real_data_may_still_be_to_come(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make` asks the doctor before `retain data`, which makes the folder that was asked for."""
+    looked: list[Path | None] = []
+    monkeypatch.setattr("harness.doctor.examine", lambda _, data, store: looked.append(data) or [])
+    arguments = ["doctor", "table1", "--profile", "paper", "--store", tmp_path / "runs", "--data"]
+    assert said(*arguments, tmp_path / "new")[0] == 0
+    (tmp_path / "file").write_text("")
+    status, _, err = said(*arguments, tmp_path / "file")
+    assert status == 2 and f"--data {tmp_path / 'file'}: there is no such folder" in err
+    assert looked == [tmp_path / "new"]
+
+
 def test_the_papers_profile_says_what_is_missing(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -132,3 +132,14 @@ def test_sets_that_are_none_of_the_papers(tmp_path: Path) -> None:
     chosen = load("table2", "paper").model_copy(update={"benchmarks": ["Mine", "LongVideoBench"]})
     found, _ = benchmarks.checks([chosen], tmp_path)
     assert [(each.state, each.said) for each in found] == [("warning", "is not looked at before the run")] * 2
+
+
+def test_generated_data_in_a_folder_that_was_asked_for(tmp_path: Path) -> None:
+    chosen = load("table3")
+    (check,), _ = benchmarks.checks([chosen], None)
+    assert (check.state, check.said) == ("ok", "are made in results/data by the first run")
+    for name in chosen.benchmarks:
+        (check,), _ = benchmarks.checks([chosen, chosen], tmp_path)
+        assert check.state == "missing" and check.said.count(name) == 1 and f"{tmp_path} lacks " in check.said
+        LAID_OUT[name](tmp_path)
+    assert benchmarks.checks([chosen], tmp_path) == ([Check("data", "micro editions", "ok", f"are in {tmp_path}")], 0)

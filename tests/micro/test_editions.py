@@ -13,6 +13,7 @@ import pytest
 from decord import VideoReader
 from PIL import Image
 
+from harness.data.state import missing
 from harness.micro import editions, image_editions
 from harness.micro.prompts import VIDEO_FORMATS
 from harness.micro.questions import TEMPORAL
@@ -38,6 +39,7 @@ def test_made_once_and_the_same_again(data: Path, tmp_path: Path) -> None:
 def test_every_edition_has_a_hundred_questions_many_about_time_none_of_a_training_scene(data: Path) -> None:
     manifest = json.loads((data / "manifest.json").read_text())
     assert set(manifest) == {*VIDEO_FORMATS, *image_editions.FORMATS}
+    assert missing(manifest, data) == []
     for name, entry in manifest.items():
         assert entry["questions"] >= 100
         assert entry["temporal"] == sum(topic in TEMPORAL for topic in entry["topics"])

@@ -14,9 +14,11 @@ import torch
 
 from harness import bench
 from harness.bench import relevance, scaling, waiting
+from harness.data.sources import PAPER
 from harness.experiments import Experiment, load
 from model_wrappers.methods.downsample import Downsample
 from tests.benchmarks.layouts import mvbench, next_qa
+from tests.conftest import Said
 from tests.tiny import tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
@@ -132,6 +134,28 @@ def test_a_row_that_is_not_defined_for_a_model_is_asked_of_the_others(
     changes = {"models": models, "benchmarks": ["MVBench"], "rows": [experiment.rows[0], smaller]}
     found = bench.compare(experiment.model_copy(update={**changes, "model_settings": brief}), data, 1)
     assert (found.answers, found.equal) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--profile", "paper"], f"{PAPER.name}/"),
+        (["--profile", "paper", "--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--samples", "0"], "--samples 0: allowed are whole numbers from 1"),
+        (["--limit", "0"], "--limit 0: allowed are whole numbers from 1"),
+        (["--workers", "0"], "--workers 0: allowed are whole numbers from 1"),
+        (["--longest", "-1"], "--longest -1: allowed are whole numbers from 0"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], part: str
+) -> None:
+    """Data is looked for where `retain run` looks; micro's is no stand-in for the paper's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(relevance, "measure", lambda *_: pytest.fail("something was measured"))
+    status, out, err = said("bench", *arguments)
+    assert status == 2 and part in err and out == "" and not list(tmp_path.rglob("micro-*"))
 
 
 def test_the_whole_command(
