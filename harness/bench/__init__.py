@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     scales = scaling.measure(experiment, data, chosen.limit or scaling.SAMPLES)
     comparison = compare(experiment, data, chosen.samples)
     half = tipped(experiment, data, chosen.samples)
-    waits = waiting.measure(experiment, data, chosen.samples)
+    waits = waiting.measure(experiment, data)
     content: dict[str, Any] = {
         "command": shlex.join(["retain", "bench", *arguments]),
         "machine": machine(),

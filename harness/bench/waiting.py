@@ -21,6 +21,8 @@ from harness.sweep.decoding import LOOK_AHEAD, Decoders, Decoding
 
 MULTIPLES = (4.0, 2.0, 1.0)
 """Of a sample's decoding: how long the stand-in for a GPU takes for the sample."""
+SAMPLES = 30
+"""A wait is milliseconds: of fewer, one moment in which the machine does something else is the result."""
 PROCESSES = (0, 1)
 """0 is the thread."""
 
@@ -39,7 +41,7 @@ class Wait:
     slower: float
 
 
-def measure(experiment: Experiment, data: Path, samples: int) -> list[Wait]:
+def measure(experiment: Experiment, data: Path, samples: int = SAMPLES) -> list[Wait]:
     """On the first `samples` samples of the first benchmark, for the first model.
 
     Raises UserError for data or models that cannot be used.

@@ -49,6 +49,10 @@ NOTES = (
 )
 
 
+OTHERS = 0.5
+"""A load this much above the cores is told: what is measured keeps all of them busy, and is in the load itself."""
+
+
 def read(path: Path) -> list[Entry]:
     """The measurements of a file; none where there is no file.
 
@@ -116,7 +120,7 @@ def table(entry: Entry) -> str:
     notes = [hardware(entry) + "."]
     if (vision := entry["vision_layers"])["vision_encoder"] < vision["of"]:
         notes.append(f"The vision encoder has {vision['vision_encoder']} of its {vision['of']} layers.")
-    if (load := _load(machine := entry["machine"])) > machine["cores"]:
+    if (load := _load(machine := entry["machine"])) > machine["cores"] + OTHERS:
         notes.append(
             f"The machine had other work to do (load {load:.1f} on {machine['cores']} cores): times are "
             "longer than they would be, and the ratios' spread is wide."

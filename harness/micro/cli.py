@@ -139,7 +139,7 @@ def report(
 def differences(
     out: Annotated[Path, typer.Option(help="file to write")] = Path("results/micro/differences.json"),
 ) -> None:
-    """Measure what the faults of VLMEvalKit's own LLaVA-OneVision class cost on the micro model (3 minutes)."""
+    """Measure what the faults of VLMEvalKit's own LLaVA-OneVision class cost on the micro model (7 minutes)."""
     check_folder(out.parent, "--out")
     from harness.micro import differences as measuring
     from harness.micro.editions import ensure

@@ -141,7 +141,8 @@ def test_a_loss_is_shown(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"), [(0.5, 9000.5, "9000.5"), (8000.5, 0.5, "8000.5"), (0.5, 0.4, "")]
+    ("before", "after", "said"),
+    [(0.5, 9000.5, "9000.5"), (8000.5, 0.5, "8000.5"), (0.5, 0.4, ""), (0.5, len(os.sched_getaffinity(0)) + 0.1, "")],
 )
 def test_another_load_confesses(
     before: float, after: float, said: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
