@@ -76,17 +76,19 @@ def _folder(chosen: Experiment, data: Path | None) -> Path:
         return PAPER
     check_given(data)
     if chosen.data == "micro":
-        _check_micro(data)
+        _check_micro(chosen, data)
     return data
 
 
-def _check_micro(data: Path) -> None:
-    """UserError where a folder is not a micro edition: real data is not what a micro experiment asks about."""
-    if (data / "manifest.json").is_file():
+def _check_micro(chosen: Experiment, data: Path) -> None:
+    """UserError where a folder lacks the micro editions that are asked about: real data is not what stands in."""
+    from harness.data.state import missing
+
+    if not missing(chosen.benchmarks, data):
         return
     if made := sorted(path.parent for path in data.glob("micro-*/manifest.json")):
-        raise UserError(f"--data {data} holds no micro data itself: pass --data {made[-1]}, which does")
+        raise UserError(f"--data {data} lacks micro data itself: pass --data {made[-1]}, which has it")
     raise UserError(
-        f"--data {data} holds no micro data: leave --data out, or make it: "
+        f"--data {data} lacks micro data: leave --data out, or make it: "
         f"`retain micro data --root {data}` prints the folder to pass"
     )

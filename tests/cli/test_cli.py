@@ -248,14 +248,14 @@ def test_a_folder_without_micro_data(said: Said, tmp_path: Path) -> None:
         status, out, err = said(*command, "table3", "--data", folder, "--store", tmp_path / "runs")
         assert status == 2 and out == ""
         assert sentence(err) == (
-            f"retain: --data {folder} holds no micro data: leave --data out, or make it: "
+            f"retain: --data {folder} lacks micro data: leave --data out, or make it: "
             f"`retain micro data --root {folder}` prints the folder to pass"
         )
     made = folder / "micro-0123456789ab"
     made.mkdir()
     (made / "manifest.json").write_text("{}")
     status, _, err = said("run", "table3", "--data", folder, "--store", tmp_path / "runs")
-    assert status == 2 and sentence(err).endswith(f"holds no micro data itself: pass --data {made}, which does")
+    assert status == 2 and sentence(err).endswith(f"lacks micro data itself: pass --data {made}, which has it")
 
 
 @pytest.mark.parametrize(
