@@ -50,14 +50,18 @@ def check(address: str) -> None:
     found = re.fullmatch(r"\[?([^\[\]/]+?)\]?:(\d{1,5})", address)
     if not found:
         raise UserError(f"--ray {address}: allowed are auto and HOST:PORT, the address that `ray start --head` prints")
+    if fault := _fault(found[1], int(found[2])):
+        raise UserError(f"--ray {address}: {fault}")
+
+
+def _fault(host: str, port: int) -> str | None:
+    """Why no cluster can be there; None where one may be."""
     try:
-        with socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS) as connection:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
             grpc = os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(connection)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"--ray {address}: nobody answers there ({reason})") from error
-    if not grpc:
-        raise UserError(f"--ray {address}: what answers there is no Ray cluster")
+        return f"nobody answers there ({getattr(error, 'strerror', None) or error})"
+    return None if grpc else "what answers there is no Ray cluster"
 
 
 def _speaks_grpc(connection: socket.socket) -> bool:
@@ -79,16 +83,16 @@ def connected(address: str) -> Iterator[None]:
         os.environ.update(ALONE)
     import ray
 
-    if not ours and not ray._private.services.find_gcs_addresses():
-        raise UserError(f"--ray {address}: this machine is no node of that cluster; start the command on one that is")
-    taken = None if ours else ray._private.services.canonicalize_bootstrap_address(address)
-    if taken is not None and taken != address:
-        try:  # Ray takes a loopback address for this node's own, and would try that for a quarter of an hour
-            check(taken)
-        except UserError as error:
+    if not ours:
+        if not ray._private.services.find_gcs_addresses():
             raise UserError(
-                f"--ray {address}: Ray takes it for {taken}, and {error.args[0].rpartition(': ')[2]}"
-            ) from error
+                f"--ray {address}: this machine is no node of that cluster; start the command on one that is"
+            )
+        # Ray takes a loopback address for this node's own, and would try that for a quarter of an hour.
+        taken = ray._private.services.canonicalize_bootstrap_address(address) or address
+        host, _, port = taken.rpartition(":")
+        if taken != address and (fault := _fault(host.strip("[]"), int(port))):
+            raise UserError(f"--ray {address}: Ray takes it for {taken}, and {fault}")
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with ExitStack() as stack:

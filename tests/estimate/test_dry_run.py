@@ -26,7 +26,9 @@ from harness.judging.estimate import BYTES_A_TOKEN, REPLY_TOKENS, VERDICT_TOKENS
 from harness.plan import Data
 from harness.scoring import protocols
 from harness.store import Store
+from model_wrappers.compressor import net
 from model_wrappers.registry import method
+from model_wrappers.vila import hub
 from tests.benchmarks import layouts
 from tests.conftest import Said
 from tests.sweep.conftest import write_experiment
@@ -202,9 +204,10 @@ def test_no_weights_are_loaded(data: Path, tmp_path: Path, said: Said, monkeypat
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("weights are loaded")
 
-    monkeypatch.setattr(safetensors.torch, "load_file", refuse)
-    monkeypatch.setattr(safetensors, "safe_open", refuse)
-    monkeypatch.setattr(modeling_utils, "safe_open", refuse)
+    for module in (safetensors.torch, net, hub):
+        monkeypatch.setattr(module, "load_file", refuse)
+    for module in (safetensors, modeling_utils):
+        monkeypatch.setattr(module, "safe_open", refuse)
     monkeypatch.setattr(modeling_utils.PreTrainedModel, "from_pretrained", refuse)
     path = write_experiment(tmp_path, tiny_qwen2_vl(), ROWS, BOTH)
     command = ["run", path, "--profile", "paper", "--data", data, "--store", tmp_path / "runs"]

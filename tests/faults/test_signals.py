@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,21 +52,14 @@ def test_what_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(
-    ("number", "send", "status"),
-    [(signal.SIGTERM, os.kill, 143), (signal.SIGINT, os.killpg, 130)],
-    ids=["TERM to the parent alone", "INT to all, as a terminal sends it"],
-)
-def test_the_workers_end_too_and_the_rest_is_answered_later(
-    command: list[object], tmp_path: Path, said: Said, number: int, send: Callable[[int, int], None], status: int
-) -> None:
+def test_sigterm_to_the_parent_alone_ends_its_workers_too(command: list[object], tmp_path: Path, said: Said) -> None:
     store = tmp_path / "runs"
     run = Run([*command[:-1], 2], tmp_path / "log")
     try:
         run.wait_until(lambda: any(lines(store).values()))
         workers = run.workers()
-        send(run.pid, number)
-        assert run.wait(120) == status and len(workers) >= 2
+        os.kill(run.pid, signal.SIGTERM)
+        assert run.wait(120) == 143 and len(workers) >= 2
         assert not any(map(alive, workers))
     finally:
         run.end()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import pytest
 
 from harness import plan as plans
 from harness import sweep
-from harness.experiments import Experiment
+from harness.experiments import Experiment, load
 from harness.plan import Data
 from harness.store import Store
 from harness.sweep import memory, workers
 from harness.sweep.progress import Progress
 from model_wrappers.errors import UserError
+from tests.sweep.conftest import write_experiment
 from tests.sweep.test_kill import lines, predictions
 
 pytestmark = pytest.mark.long
@@ -106,6 +108,31 @@ def alone(experiment: Experiment, data: Path, store: Path, **changes: Any) -> No
     plan = dataclasses.replace(plans.make(experiment, Data(experiment, data), Store(store)), **changes)
     todo = {(experiment.models[0], experiment.benchmarks[0]): 4}
     workers.answer(plan, Store(store), data, todo, 1, Progress())
+
+
+def test_interrupted_from_the_keyboard(tmp_path: Path, checkpoint: Path, videos: Path) -> None:
+    """SIGINT goes to the whole group of processes, as a terminal sends it."""
+    path = write_experiment(tmp_path, checkpoint)
+    store = tmp_path / "runs"
+    command = [sys.executable, "-m", "harness.cli", "run", str(path), "--profile", "paper", "--workers", "2"]
+    process = subprocess.Popen(
+        [*command, "--data", str(videos), "--store", str(store), "--no-score"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 240
+    while not any(lines(store).values()) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err and err.count(b"stopped; every answer given so far is kept") == 1, err.decode()
+    answered = sum(content.count(b"\n") for content in lines(store).values())
+    assert 0 < answered < ANSWERS
+    experiment = load(path, "paper")
+    assert run(experiment, videos, store, workers=1).answered == ANSWERS - answered
 
 
 def test_how_many_are_worth_it(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
