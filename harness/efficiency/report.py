@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness.disk import write_atomically
@@ -22,6 +23,8 @@ Entry = Mapping[str, Any]
 HEAD = (
     "Method",
     "Retention",
+    "Kept (%)",
+    "Equivalent tokens",
     "Attention",
     "Vision (ms)",
     "Scoring (ms)",
@@ -36,8 +39,12 @@ HEAD = (
     "KV (MiB)",
     "Peak (MiB)",
 )
+NAMED = HEAD.index("Attention") + 1
+"""Columns that say what a row is. Those after them are what was measured."""
 NOTES = (
     "Medians of {repeats} rounds, in each of which every row had its turn; [lowest, highest] of the rounds' ratios.",
+    "Retention is the ratio asked for; Kept: of the visual tokens, those left after the last cut. Equivalent tokens: "
+    "visual tokens worked on, mean over the LLM's layers. Rows have the same budget where these are equal.",
     "Speed-up: vanilla's scoring and prefill / the row's, its scoring included. "
     f"Below 1 ({LOSS}) the row is slower than vanilla.",
     "By FLOPs: the same ratio by the paper's count of the visual tokens (eq. 4 to 6); Reached: Speed-up / By FLOPs.",
@@ -116,7 +123,7 @@ def hardware(entry: Entry) -> str:
 def table(entry: Entry) -> str:
     """One measurement as Markdown: title, table, footnotes."""
     lines = [_line(variant) for variant in entry["variants"]]
-    body = pipe_table(HEAD, lines, [False, True, False, *[True] * (len(HEAD) - 3)])
+    body = pipe_table(HEAD, lines, [name not in ("Method", "Attention") for name in HEAD])
     notes = [hardware(entry) + "."]
     if (vision := entry["vision_layers"])["vision_encoder"] < vision["of"]:
         notes.append(f"The vision encoder has {vision['vision_encoder']} of its {vision['of']} layers.")
@@ -139,12 +146,16 @@ def _load(machine: Mapping[str, Any]) -> float:
 
 
 def _line(variant: Mapping[str, Any]) -> list[str]:
-    named = [variant["label"], ratio(variant["keep"]), variant["attention"]]
+    asked = [variant["label"], ratio(variant["keep"])]
     if "lacking" in variant:
-        return [*named, *[MISSING] * (len(HEAD) - 3)]
+        return [*asked, MISSING, MISSING, variant["attention"], *[MISSING] * (len(HEAD) - NAMED)]
+    kept, worked = variant["kept"] / variant["visual_tokens"], fmean(variant["visual_tokens_by_layer"])
     seconds, against = variant["seconds"], variant["vanilla_over_this"]
     return [
-        *named,
+        *asked,
+        f"{100 * kept:.1f}",
+        f"{worked:.1f}",
+        variant["attention"],
         _milli(seconds["vision"]),
         _milli(seconds["scoring"]),
         _milli(seconds["prefill"]),

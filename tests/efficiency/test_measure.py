@@ -126,8 +126,20 @@ def test_a_method_that_is_not_defined_for_the_input_has_a_dash(folders: dict[str
     assert not found.measured[1].rounds and len(found.measured[2].rounds) == 2
     shown = table(summary.as_json(found))
     [row] = [line for line in shown.splitlines() if line.startswith("| refusing")]
-    assert [cell.strip() for cell in row.split("|")[4:-1]] == ["-"] * 12
+    assert [cell.strip() for cell in row.split("|")[3:-1]] == ["-", "-", "sdpa", *["-"] * 12]
     assert "- refusing (-): refusing is not defined for what this prompt shows." in shown
+
+
+def test_a_row_says_what_it_kept_and_worked_on_and_not_only_what_was_asked(folders: dict[str, Path]) -> None:
+    """Of 24 tokens two from the third of six layers on; and one step of time, which has two, of twelve."""
+    found = measure(asked(folders["qwen2_vl"], methods=["fastv:layer=3", "fewer_frames"], keeps=[0.1], repeats=1))
+    entry = summary.as_json(found)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(entry).splitlines()]
+    head, _, vanilla, fastv, fewer, *_ = [line for line in lines if len(line) > 1]
+    assert head[1:4] == ["Retention", "Kept (%)", "Equivalent tokens"]
+    assert (vanilla[1:4], fastv[1:4]) == (["100%", "100.0", "24.0"], ["10%", "8.3", "9.3"])  # 2 x 24 and 4 x 2 tokens
+    assert fewer[1:4] == ["10%", "8.3", "2.0"]
+    assert "Retention is the ratio asked for" in table(entry)
 
 
 def test_a_loss_is_shown(folders: dict[str, Path]) -> None:
