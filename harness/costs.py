@@ -13,12 +13,15 @@ from typing import Any
 from harness import flops
 from harness.experiments import Experiment, Row
 from harness.store import Answer
-from harness.tables.rows import Costs
+from harness.tables.rows import MISSING, Costs, method_label, ratio
 from model_wrappers.registry import method, settings_of
 from model_wrappers.shape import Shape
 
 FILE = "efficiency.json"
 """In the store: where `retain efficiency` puts its measurements."""
+APART = 0.02
+"""Shares of the visual tokens that a mean layer worked on, the row's and the measured one's, are the same budget up to
+here. A method whose cost depends on what is shown may have done another work on the random pixels of a measurement."""
 
 
 class Prices:
@@ -28,6 +31,7 @@ class Prices:
         """Raises UserError where the file of measurements cannot be read; `data` is the folder of the benchmarks."""
         self.experiment = experiment
         self._entries: dict[str, Mapping[str, Any]] = {}
+        self._apart: list[str] = []
         if not experiment.costs_at:
             return
         from harness.benchmarks import benchmark
@@ -53,9 +57,19 @@ class Prices:
             operations = flops.by_paper(shape, made, tokens, _at(tokens, counted, lambda answer: answer.by_layer))
             tflops = None if operations is None else operations / 1e12
             kv_bytes = shape.kv_bytes(_at(tokens, counted, lambda answer: answer.kv_visual))
-        if (measured := self._measured(model, row, keep)) is not None:
-            prefill = measured["seconds"]["scoring"] + measured["seconds"]["prefill"]
+            prefill = self._prefill(model, row, keep, fmean(_at(1, counted, lambda answer: answer.by_layer)))
         return Costs(tflops, prefill, kv_bytes)
+
+    def _prefill(self, model: str, row: Row, keep: float, share: float) -> float | None:
+        """Seconds, scoring included, where as large a share of the visual tokens was worked on, mean over layers."""
+        if (measured := self._measured(model, row, keep)) is None:
+            return None
+        there = fmean(measured["visual_tokens_by_layer"]) / measured["visual_tokens"]
+        if abs(there - share) > APART:
+            named = f"{Path(model).name} {row.label or method_label(row.method)} at {ratio(keep)}"
+            self._apart.append(f"{named}: {100 * there:.1f}%, here {100 * share:.1f}%")
+            return None
+        return float(measured["seconds"]["scoring"] + measured["seconds"]["prefill"])
 
     def _shape(self, model: str) -> Shape:
         """With the numbers that the experiment's dtype has; `auto` is the checkpoint's own."""
@@ -74,7 +88,7 @@ class Prices:
         return None
 
     def notes(self) -> list[str]:
-        """Footnotes of a table that has these costs."""
+        """Footnotes of a table that has these costs, once all its rows were asked for."""
         if not self.experiment.costs_at:
             return []
         at = ", ".join(f"{Path(model).name} {tokens}" for model, tokens in self.experiment.costs_at.items())
@@ -100,7 +114,13 @@ class Prices:
         ]
         if others:
             said += f" It ran in numbers of another size than KV is counted in: {', '.join(others)}."
-        return [*found, said]
+        found.append(said)
+        if self._apart:
+            found.append(
+                f"{MISSING} under Prefill: measured at another budget, as a method's cost may depend on what is shown, "
+                f"and shown were random pixels. Visual tokens worked on, mean over layers: {'; '.join(self._apart)}."
+            )
+        return found
 
 
 def _at(tokens: int, answers: Sequence[Answer], part: Callable[[Answer], list[int] | None]) -> list[float]:

@@ -1,9 +1,10 @@
 """`retain efficiency`: what a method really costs and gains on this machine, beside what FLOPs promise.
 
 Vision encoder, scoring, prefill and decoding are timed apart, on the way that a sweep takes (`compression.generate`),
-with random pixels: time does not depend on what is seen. request.py checks what was asked, shapes.py and inputs.py make
-a model and an input where there are none, variants.py says what is compared, measure.py runs all of it in turn,
-summary.py takes medians and ratios, report.py and plot.py write them.
+with random pixels: time does not depend on what is seen, but for methods that merge what is alike (results tables join
+them only where they worked on as many tokens). request.py checks what was asked, shapes.py and inputs.py make a model
+and an input where there are none, variants.py says what is compared, measure.py runs all of it in turn, summary.py
+takes medians and ratios, report.py and plot.py write them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ BEFORE, AFTER = 20, 20
 LETTERS = 256
 """Text is drawn from the first ids of a vocabulary, where no family has a special token."""
 MOST_TIMES = 16
-"""Steps of time of a made-up Qwen2-VL video, each two frames: the paper's 32 frames."""
+"""Steps of time of a made-up Qwen2-VL video at most, each two frames: the paper's 32 frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,17 @@ class Input:
         return len(self.extents)
 
 
-def make(config: Any, tokens: int, media: Media) -> Input:
+def make(config: Any, tokens: int, media: Media, least_pixels: int = 0) -> Input:
     """An input of random pixels with `tokens` visual tokens (LLaVA-OneVision: a video's newline not counted).
+
+    `least_pixels`: of a Qwen2-VL video's frame. Of the same number of tokens, a method that merges or leaves out along
+    time makes something else of many small frames than of a few large ones.
 
     Raises:
         UserError: the family makes no such number of tokens of a picture or video.
     """
-    makers = {"qwen2_vl": _qwen2_vl, "llava_onevision": _llava_onevision, "retain_vila": _vila}
+    qwen2_vl = partial(_qwen2_vl, least_pixels=least_pixels)
+    makers: dict[str, Any] = {"qwen2_vl": qwen2_vl, "llava_onevision": _llava_onevision, "retain_vila": _vila}
     pixels, shown, said = makers[config.model_type](config, tokens, media)
     named = "video_token_id" if media == "video" and hasattr(config, "video_token_id") else "image_token_id"
     generator = torch.Generator().manual_seed(0)
@@ -65,11 +70,12 @@ Made = tuple[dict[str, Any], Tensor, str]
 """Inputs by name, of which a tuple is the shape of pixels to be drawn; extents; words."""
 
 
-def _qwen2_vl(config: Any, tokens: int, media: Media) -> Made:
-    """The grid nearest to a square: any number of tokens is one, if need be a line."""
+def _qwen2_vl(config: Any, tokens: int, media: Media, *, least_pixels: int) -> Made:
+    """The grid nearest to a square: any number of tokens is one, if need be a line; a video has as many as can be."""
     vision = config.vision_config
     merge, patch, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
-    times = max(t for t in range(1, MOST_TIMES + 1) if tokens % t == 0) if media == "video" else 1
+    most = min(MOST_TIMES, tokens * (merge * patch) ** 2 // max(1, least_pixels)) if media == "video" else 1
+    times = max(t for t in range(1, max(1, most) + 1) if tokens % t == 0)
     cells = tokens // times
     rows = max(r for r in range(1, math.isqrt(cells) + 1) if cells % r == 0)
     columns = cells // rows

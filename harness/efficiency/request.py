@@ -86,7 +86,7 @@ def check(
     whole = _depths(config)
     if layers is not None:
         shapes.cut_layers(config, layers)
-    given = make(config, tokens, media)
+    given = make(config, tokens, media, _least_pixels(model))
     found = variants(chosen, kept)
     if methods:  # of all that there are, those that cannot run on this model have a dash in the table
         bare = shapes.build(config, "meta", None)
@@ -114,6 +114,13 @@ def _config(name: str) -> Any:
     if folder is None:
         raise UserError(f"the checkpoint of {name} is not on this machine; --random-weights measures without it")
     return hub_config(folder) if is_hub_layout(folder) else AutoConfig.from_pretrained(folder)
+
+
+def _least_pixels(name: str) -> int:
+    """Of a video's frame, as the model's own entry has it, which is what experiments show; 0 where it says nothing."""
+    from harness.models import model_info, model_names
+
+    return int(model_info(name).defaults.get("min_pixels", 0)) if name in model_names() else 0
 
 
 def _depths(config: Any) -> tuple[int, int]:

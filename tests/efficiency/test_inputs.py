@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.efficiency.inputs import AFTER, BEFORE, Media, make
+from harness.efficiency.request import check
 from harness.efficiency.shapes import build, config_of, cut_layers, shape_names
 from harness.models import open_model
 from model_wrappers.encoding import encode
@@ -30,6 +31,20 @@ def test_the_inputs_of_the_papers_tables_7_and_8(model: str, tokens: int, media:
     assert tokens + newline == (made := make(config_of(model), tokens, media)).n_visual
     assert made.said == said
     assert made.tensors["input_ids"].shape == (1, tokens + newline + BEFORE + AFTER)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "said"),
+    [
+        ("micro-qwen2-vl", 144, "8 frames of 168 x 168 pixels"),  # as the micro videos are: 4 steps of time, 36 tokens
+        ("Qwen2-VL-7B-Instruct", 1296, "8 frames of 504 x 504 pixels"),  # as the paper's are, section 4.1
+        ("Qwen2-VL-7B-Instruct", 5824, "32 frames of 392 x 728 pixels"),
+        ("Qwen2-VL-7B-Instruct", 100, "2 frames of 280 x 280 pixels"),  # no frame is so small: a single step
+    ],
+)
+def test_a_video_has_frames_as_an_experiment_shows_them(model: str, tokens: int, said: str) -> None:
+    found = check(model, tokens, media="video", methods=["random"], random_weights=model in shape_names())
+    assert (found.given.n_visual, found.given.said) == (tokens, said)
 
 
 @pytest.mark.parametrize("media", ["image", "video"])

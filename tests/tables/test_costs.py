@@ -79,9 +79,11 @@ def test_kv_is_counted_for_every_method_that_answered(tmp_path: Path) -> None:
 def measurement(**changes: Any) -> dict[str, Any]:
     machine = {"cpu": "A CPU", "cores": 2, "torch_threads": 1, "versions": {"torch": "2", "transformers": "5"}}
     seconds = {"vision": 9.0, "scoring": 0.25, "prefill": 0.5, "decode": 9.0}
-    same = {"seconds": seconds, "kv_bytes": 3 << 20, "attention": "sdpa"}
+    worked = {"visual_tokens": 1302, "visual_tokens_by_layer": [1302] * 3 + [326] * 25}
+    same = {"seconds": seconds, "kv_bytes": 3 << 20, "attention": "sdpa", **worked}
+    whole = {"visual_tokens_by_layer": [1302] * 28, "kv_bytes": 4 << 20}
     variants = [
-        {"method": "vanilla", "fields": {}, "keep": 1.0, **same, "kv_bytes": 4 << 20},
+        {"method": "vanilla", "fields": {}, "keep": 1.0, **same, **whole},
         {"method": "fastv", "fields": {"layer": 4}, "keep": 0.25, **same},
         {"method": "fastv", "fields": {"layer": 4}, "keep": 0.25, **same, "attention": "eager", "kv_bytes": 1},
         {"method": "cnn", "fields": {"compressor": None}, "keep": 0.25, "attention": "sdpa", "lacking": "no"},
@@ -117,6 +119,18 @@ def test_what_was_measured_of_the_same_method_is_joined(tmp_path: Path) -> None:
         other = found.of(model, row, keep, given)
         assert other is not None and other.prefill_seconds is None
     assert "Measured on A CPU, 1 of 2 cores; float32" in found.notes()[2]
+
+
+@pytest.mark.parametrize(("held", "near"), [(250, True), (268, True), (229, True), (280, False), (220, False)])
+def test_what_was_measured_at_another_budget_is_not_joined(held: int, near: bool, tmp_path: Path) -> None:
+    """FastV's row worked on 33% of its tokens where 25.0% stay, as it did when it was measured."""
+    found = prices(tmp_path, measurement())
+    fastv = Row(method="fastv", fields={"layer": 4}, keep=[0.25])
+    given = found.of(QWEN, fastv, 0.25, answers(1000, [1000] * 3 + [held] * 25))
+    assert given is not None and given.prefill_seconds == (0.75 if near else None)
+    notes = found.notes()[3:]
+    assert not notes if near else notes[0].startswith("- under Prefill: measured at another budget")
+    assert near or notes[0].endswith(f"{QWEN} FastV at 25%: 33.1%, here {100 * (3 + 25 * held / 1000) / 28:.1f}%.")
 
 
 def test_a_prefill_in_other_numbers_than_kv_is_counted_in_says_so(tmp_path: Path) -> None:
