@@ -16,6 +16,7 @@ import yaml
 from harness.experiments import Judge, experiment_names, load, names_with
 from harness.judging.models import DEFAULTS, OPENAI
 from harness.models import model_info
+from harness.tables.layout import APART
 from harness.tables.reference import EFFICIENCY
 from model_wrappers.errors import UserError
 from tests.project.repository import ROOT
@@ -162,28 +163,45 @@ def test_the_tables_are_as_the_paper_has_them(name: str, families: int, benchmar
     assert {row.fields["seed"] for row in micro.rows if row.method == "random"} == {0, 1, 2}
 
 
+MICRO = [*names_with("micro"), str(ROOT / "results/micro/ablations/taught.yaml")]
+"""Every experiment on the micro models."""
+
+
+@pytest.mark.parametrize("name", MICRO, ids=lambda name: Path(name).stem)
+def test_a_micro_row_below_random_or_downsample_is_marked_wherever_it_stands(name: str) -> None:
+    """Also the samples that matter are those that downsample gets wrong at the same retention. Bounds are apart."""
+    chosen = load(name)
+    keeps: dict[Any, set[float]] = {}
+    for row in chosen.rows:
+        keeps.setdefault((row.method, row.fields.get("seed")), set()).update(row.keep)
+    asked = {keep for (method, _), kept in keeps.items() if method not in APART for keep in kept}
+    assert keeps.get(("downsample", None)) == asked
+    assert all(keeps.get(("random", seed)) == asked for seed in (0, 1, 2)) and ("random", 3) not in keeps
+
+
+def test_micro_results_are_about_all_micro_models() -> None:
+    """But for the tables in which the paper has no VILA, and for the one whose compressors were taught from one."""
+    families = ["micro-llava-onevision", "micro-qwen2-vl", "micro-vila"]
+    fewer = {load(name).name: load(name).models for name in MICRO if load(name).models != families}
+    assert {*fewer} <= {"table2", "table5", "table7", "taught"}
+
+
 @pytest.mark.parametrize("name", [*(f"table{number}" for number in range(1, 9)), "figure3", "matched"])
-@pytest.mark.parametrize("profile", ["paper", "micro"])
-def test_samples_that_matter_are_told_on_every_benchmark(name: str, profile: str) -> None:
-    """They are those that downsample gets wrong at the same retention."""
-    chosen = load(name, profile)
+def test_samples_that_matter_are_told_on_every_benchmark(name: str) -> None:
+    chosen = load(name, "paper")
     (smaller,) = [row for row in chosen.rows if row.method == "downsample"]
     assert set(smaller.keep) == {keep for row in chosen.rows if row.keep != [1.0] for keep in row.keep}
-    asked = {name for table in ("table2", "table3", "figure3") for name in load(table, profile).benchmarks}
-    assert asked == {*IMAGES, "SEEDBench_IMG", *VIDEOS, *QA}
+    for profile in ("paper", "micro"):
+        asked = {name for table in ("table2", "table3", "figure3") for name in load(table, profile).benchmarks}
+        assert asked == {*IMAGES, "SEEDBench_IMG", *VIDEOS, *QA}
 
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table5", "table6", "table7", "table8"])
-def test_a_row_below_random_can_be_marked_in_both_profiles(name: str) -> None:
+def test_a_row_of_the_paper_below_random_is_marked(name: str) -> None:
     """At each retention at which others stand; on real weights one seed, since each costs as much as a method."""
-    for experiment in load(name, "paper"), load(name):
-        drawn = {row.fields["seed"]: set(row.keep) for row in experiment.rows if row.method == "random"}
-        others = {keep for row in experiment.rows if row.method in ("fastv", "cnn") for keep in row.keep}
-        assert set(drawn) == ({0} if experiment.profile == "paper" else {0, 1, 2}) and all(
-            keeps <= others for keeps in drawn.values()
-        )
-        if experiment.profile == "paper":
-            assert all(keeps == others for keeps in drawn.values())
+    chosen = load(name, "paper")
+    drawn = {row.fields["seed"]: set(row.keep) for row in chosen.rows if row.method == "random"}
+    assert drawn == {0: {keep for row in chosen.rows if row.method in ("fastv", "cnn") for keep in row.keep}}
 
 
 def test_the_judges_of_the_paper_are_those_that_vlmevalkit_asks() -> None:
