@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Scope
-from harness.tables.layout import MISSING, ratio
+from harness.tables.rows import BELOW, FLOORS, MISSING, ratio
 from harness.tables.scored import KEY, mark
 
 Value = str | int | float | None
@@ -115,13 +115,20 @@ def _share(key: str, header: str, about: str, field: str, *, main: bool = False)
 
 
 def _preservation(scope: Scope) -> list[Column]:
-    """The value, which readers see with its interval, and for machines the interval's ends."""
+    """The value, which readers see with its interval and marks, and for machines the interval's ends, and 1 where it is
+    below a floor.
+    """
 
     def show(entry: Entry) -> str:
         found = entry.preservation[scope]
         if found.value is None:
             return ""
-        return f"{found.value:.1f}" + ("" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]")
+        inside = "" if found.low is None else f" [{found.low:.1f}, {found.high:.1f}]"
+        below = f" {BELOW}{''.join(FLOORS[name] for name in found.below)}" if found.below else ""
+        return f"{found.value:.1f}{inside}{below}"
+
+    def below(floor: str) -> Callable[[Entry], Value]:
+        return lambda entry: 1 if floor in entry.preservation[scope].below else None
 
     about = "mean over the benchmarks of score / score of vanilla, and its 95% interval"
     key = f"preservation_{scope}"
@@ -129,6 +136,7 @@ def _preservation(scope: Scope) -> list[Column]:
         Column(key, _SCOPE_HEADERS[scope], about, lambda e: e.preservation[scope].value, show, main=scope == "all"),
         Column(f"{key}_low", "", "", lambda e: e.preservation[scope].low, lambda e: ""),
         Column(f"{key}_high", "", "", lambda e: e.preservation[scope].high, lambda e: ""),
+        *(Column(f"{key}_below_{floor}", "", "", below(floor), lambda e: "") for floor in FLOORS),
     ]
 
 

@@ -30,11 +30,15 @@ class Score(Strict):
 
 
 class Preservation(Strict):
-    """Mean over benchmarks of score / score of vanilla, in percent, and its 95% interval; None where not to be had."""
+    """Mean over benchmarks of score / score of vanilla, in percent, and its 95% interval; None where not to be had.
+
+    below: of `random` and `downsample`, those that are above it (`harness.leaderboard.floors`).
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    below: list[str] = []
 
 
 class Entry(Strict):

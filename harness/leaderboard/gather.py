@@ -16,6 +16,7 @@ from harness import flops
 from harness.benchmarks import benchmark, benchmark_names
 from harness.leaderboard.checkpoints import parameters
 from harness.leaderboard.entry import SCOPES, Benchmark, Entry, Leaderboard, Preservation, Scope, Score
+from harness.leaderboard.floors import marked
 from harness.leaderboard.notes import notes
 from harness.leaderboard.ranks import ranked
 from harness.matching import Match
@@ -136,7 +137,7 @@ class Gathering:
             profile=self._profile,
             experiments=self._experiments,
             benchmarks=columns,
-            entries=ranked(made),
+            entries=ranked(marked(made, columns)),
             notes=notes(made, scored, list(self._left_out), micro=self._micro),
         )
 

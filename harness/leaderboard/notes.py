@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.leaderboard.entry import Entry
-from harness.tables.rows import MISSING
+from harness.tables.rows import BELOW, FLOORS, MISSING
 
 
 def notes(
@@ -29,6 +29,12 @@ def notes(
         "Equivalent tokens: visual tokens worked on, mean over the language model's layers and the samples.",
         "TFLOPs (paper): of the visual tokens in the language model, by eq. 4 to 6 of arXiv 2506.01097, a multiply-add "
         "as one operation; of the choosing only its compressor's is counted; mean over samples.",
+    ]
+    below = {floor for entry in entries for found in entry.preservation.values() for floor in found.below}
+    found += [
+        f"{BELOW}{letter}: below {floor} at the same model and retention, over the same benchmarks."
+        for floor, letter in FLOORS.items()
+        if floor in below
     ]
     absent = sorted({entry.model for entry in entries if entry.parameters is None})
     if absent:

@@ -204,6 +204,13 @@ def test_seeds_are_one_entry_with_all_their_cells(experiment: Make, store: Store
     assert entry.samples == board.entries[0].samples
 
 
+def test_an_entry_below_random_is_marked(experiment: Make, store: Store, videos: Path) -> None:
+    rows = [VANILLA, FASTV, {"method": "random", "keep": 0.5}]
+    board = board_of(store, answered(experiment("one", rows, ["NExT-QA-MC"]), store, videos, {"fastv": 1}))
+    marks = {entry.method: entry.preservation["all"].below for entry in board.entries}
+    assert marks == {"vanilla": [], "fastv": ["random"], "random": []}
+
+
 def test_a_failed_sample_is_counted_and_its_cell_has_no_score(experiment: Make, store: Store, videos: Path) -> None:
     made = answered(experiment("one", [VANILLA, FASTV], ["NExT-QA-MC", "MVBench"]), store, videos, broken=True)
     board = board_of(store, made)
