@@ -19,6 +19,7 @@ from harness.models import model_info
 from harness.tables.layout import APART
 from harness.tables.reference import EFFICIENCY
 from model_wrappers.errors import UserError
+from model_wrappers.registry import _BUILT_IN
 from tests.project.repository import ROOT
 
 QWEN = "micro-qwen2-vl"
@@ -270,6 +271,14 @@ def test_tables_7_and_8_are_tables_5_and_6_with_what_they_cost() -> None:
         assert (paper.model_settings, paper.frames) == (scored.model_settings, scored.frames)
         assert {model[:5]: tokens for model, tokens in paper.costs_at.items()} == at[name]
         assert list(load(name).costs_at) == load(name).models and load(other).costs_at == {}
+
+
+@pytest.mark.parametrize("profile", ["micro", "paper"])
+@pytest.mark.parametrize("name", ["table7", "table8", "figure3"])
+def test_every_method_stands_where_all_are_compared(name: str, profile: str) -> None:
+    """Also those of videos in the table of images, which shows a dash; what is left out has its reason in the file."""
+    absent = {"relevance"} if (name, profile) == ("figure3", "paper") else set()
+    assert {row.method for row in load(name, profile).rows} == {*_BUILT_IN} - absent
 
 
 def test_costs_are_told_for_models_of_the_table(tmp_path: Path) -> None:
