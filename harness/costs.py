@@ -95,8 +95,8 @@ class Prices:
         whose = "as the checkpoint stores them" if self.experiment.dtype == "auto" else self.experiment.dtype
         bits = {Path(model).name: 8 * self._shape(model).number_bytes for model in self.experiment.costs_at}
         found = [
-            "FLOPs (T): of the visual tokens in the language model, by the paper's eq. 4 to 6; of the choosing only "
-            f"the compressor's is counted. For {at}.",
+            "TFLOPs (paper): of the visual tokens in the language model, by the paper's eq. 4 to 6; of the choosing "
+            f"only the compressor's is counted. For {at}.",
             "KV (MiB): keys and values of as many visual tokens, counted from what the layers held. Bits of a number, "
             f"{whose}: {', '.join(f'{name} {count}' for name, count in bits.items())}.",
         ]

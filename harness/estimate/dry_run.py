@@ -17,7 +17,7 @@ from model_wrappers.errors import UserError
 
 COUNTS = ("New", "Answered", "Undefined", "Samples", "Answers")
 """Cells of three kinds, samples of the benchmark, and answers that the new cells lack."""
-HEAD = ("Model", "Benchmark", *COUNTS, "Visual tokens", "TFLOPs", "GPU hours")
+HEAD = ("Model", "Benchmark", *COUNTS, "Visual tokens", "TFLOPs (exact)", "GPU hours")
 JUDGED = ("Judge calls", "USD")
 
 

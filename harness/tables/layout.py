@@ -41,7 +41,7 @@ DECIMALS = {"MMBench-Video": 2}
 
 # Columns of what a row costs: key, header, the part of `Costs`, and its factor.
 COSTS = (
-    ("tflops", "FLOPs (T)", "tflops", 1.0),
+    ("tflops", "TFLOPs (paper)", "tflops", 1.0),
     ("prefill_ms", "Prefill (ms)", "prefill_seconds", 1e3),
     ("kv_mib", "KV (MiB)", "kv_bytes", 2.0**-20),
 )

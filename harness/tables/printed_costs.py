@@ -9,7 +9,7 @@ from harness.tables.layout import MISSING, method_label, ratio
 from harness.tables.render import pipe_table
 from harness.tables.rows import RowResult, Table
 
-HEAD = ("Source", "Model", "Method", "Retention", "FLOPs (T)", "Preservation (%)", "Note")
+HEAD = ("Source", "Model", "Method", "Retention", "TFLOPs (paper)", "Preservation (%)", "Note")
 NEAR = 0.02
 """Where the paper tells a mean over layers, a row of ours that is no further from it is the same."""
 

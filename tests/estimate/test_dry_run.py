@@ -107,6 +107,7 @@ def test_the_papers_profile_without_its_data(
     assert list(tokens.values()) == [{"1569"}, {"1296"}, {"1568"}]
     assert "Samples are the published numbers, and nothing counts as answered: results/data/paper has no data; `" in out
     assert "GPU hours are an estimate for one NVIDIA A100 80 GB" in out
+    assert "| TFLOPs (exact) | GPU hours" in " ".join(out.split())
     assert "gpt-4-1106-preview 10 and 30 USD a million tokens (OpenAI's price list" in out
     assert "Judge: OpenAI announced 2026-03-26 as the last day of gpt-4-1106-preview" in out
     total = table["All", ""]

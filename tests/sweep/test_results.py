@@ -73,7 +73,7 @@ def test_what_rows_cost_where_the_experiment_asks(made: tuple[Plan, Data, Store]
     decoder = flops.shape_of(model).decoder
     wanted = [paper.language_model([320, *[left] * 5], decoder) / 1e12 for left in (320, 160)]
     assert [row.costs.tflops for row in found.table.rows if row.costs] == pytest.approx(wanted)
-    assert any("FLOPs (T)" in note for note in found.table.notes)
+    assert any("TFLOPs (paper)" in note for note in found.table.notes)
     assert any("not measured on this machine" in note for note in found.table.notes)
 
 

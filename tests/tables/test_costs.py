@@ -171,7 +171,7 @@ def test_costs_are_columns_and_come_back_from_a_csv() -> None:
     table = build(rows, ["MMStar"])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in to_markdown(table).splitlines()]
     head, _, vanilla, relevance = [line for line in lines if line]
-    assert head[-3:] == ["FLOPs (T)", "Prefill (ms)", "KV (MiB)"]
+    assert head[-3:] == ["TFLOPs (paper)", "Prefill (ms)", "KV (MiB)"]
     assert (vanilla[-3:], relevance[-3:]) == (["12.9", "123", "4"], ["-", "-", "-"])
     again = from_csv(to_csv(table))
     assert again.benchmarks == ("MMStar",)
