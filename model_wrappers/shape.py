@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 def product(rows: float, inner: float, columns: float) -> float:
@@ -140,11 +141,14 @@ class Tower:
 
 @dataclass(frozen=True)
 class Shape:
-    """A multimodal model: its decoder, its vision tower (None where nobody knows it), and the bytes of one number."""
+    """A multimodal model: its decoder, its vision tower (None where nobody knows it), the bytes of one number, and its
+    family (``model_type`` of its config.json).
+    """
 
     decoder: Decoder
     tower: Tower | None = None
     number_bytes: int = 2
+    family: str = ""
 
     def kv_bytes(self, held: Sequence[float]) -> int:
         """Bytes of a KV cache whose i-th layer holds `held[i]` tokens."""
@@ -157,6 +161,7 @@ class PromptSize:
 
     visual: N_v. text: all others. instruction: those of the text after the last visual token. pictures: what the vision
     encoder sees apart from each other (images, tiles, frames, pairs of frames). response: tokens that are generated.
+    media: what the prompt shows.
     """
 
     visual: int
@@ -164,6 +169,7 @@ class PromptSize:
     instruction: int = 0
     pictures: int = 1
     response: int = 1
+    media: Literal["image", "video"] = "image"
 
     @property
     def length(self) -> int:

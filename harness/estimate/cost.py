@@ -75,7 +75,7 @@ def _line(
     info, frames = info_of(experiment, model), experiment.frames_of(model)
     shown = input_of(info, experiment.settings_of(model), entry.modality, frames, sizes)
     response = RESPONSE[entry.kind]
-    prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, response)
+    prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, response, entry.modality)
     shape = shape_of(model)
     lacking = [cell for cell in cells if cell.lacking]
     answers = sum(cell.lacking for cell in lacking)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ def flops(
         list[float] | None,
         typer.Option(help="share of the visual tokens to keep, can be repeated (default: 0.5, 0.25 and 0.1)"),
     ] = None,
+    media: Annotated[Literal["image", "video"], typer.Option(help="what the prompt shows")] = "image",
     pictures: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="what the vision encoder sees apart: tiles, frames, pairs of frames"),
@@ -42,6 +43,6 @@ def flops(
     from model_wrappers.shape import PromptSize
 
     check_keeps(keep or ())
-    prompt = PromptSize(tokens, text, instruction=text, pictures=pictures, response=response)
+    prompt = PromptSize(tokens, text, instruction=text, pictures=pictures, response=response, media=media)
     found = report(model, prompt, methods or method_names(), keep or DEFAULT_KEEPS)
     print(to_json(found) if json else to_markdown(found), end="")

@@ -45,7 +45,8 @@ def read(folder: Path) -> Shape:
     root = _Config.read(folder / "config.json")
     if (folder / "llm" / "config.json").is_file():
         text = _Config.read(folder / "llm" / "config.json")
-        return Shape(_decoder(text), _published_vila_tower(folder, text), _number_bytes(text, root))
+        tower = _published_vila_tower(folder, text)
+        return Shape(_decoder(text), tower, _number_bytes(text, root), "llava_llama")
     return _of(root)
 
 
@@ -62,7 +63,7 @@ def _of(root: _Config) -> Shape:
         tower = _qwen2_vl_tower(vision)
     elif vision is not None and family in ("llava_onevision", "retain_vila"):
         tower = _siglip_tower(vision, text.number("hidden_size"), 1 if family == "llava_onevision" else 4)
-    return Shape(_decoder(text), tower, _number_bytes(root, text))
+    return Shape(_decoder(text), tower, _number_bytes(root, text), str(family))
 
 
 class _Config:

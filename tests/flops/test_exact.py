@@ -90,6 +90,7 @@ class Subject:
             instruction=int(prompt.instruction.sum()),
             pictures=self.pictures(media),
             response=response,
+            media=media,  # type: ignore[arg-type]
         )
         return count(self.shape, chosen, keep, size)
 
