@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from harness.flops.count import Count, count
+from harness.flops.count import Count, UnknownInput, count
 from harness.flops.shapes import shape_of
 from harness.tables.layout import MISSING, ratio
 from harness.tables.render import pipe_table
@@ -50,7 +50,8 @@ class Report:
 def report(model: str, prompt: PromptSize, methods: Sequence[str], keeps: Sequence[float]) -> Report:
     """Counts `methods`, each a spec such as `fastv:layer=2`, at every keep, or such as `fastv:layer=2@0.4` at its own.
 
-    A method that is not defined for what the prompt shows has a line without a count.
+    A method that is not defined for what the prompt shows, or of whose input too little is said, has a line without
+    a count.
 
     Raises UserError for an unknown model, method or field, a keep outside (0, 1], or what `count` refuses.
     """
@@ -62,7 +63,10 @@ def report(model: str, prompt: PromptSize, methods: Sequence[str], keeps: Sequen
 def _line(shape: Shape, spec: Spec, prompt: PromptSize) -> Line:
     if why := spec.method.undefined(shape.family, prompt.media):
         return Line(spec, None, why)
-    return Line(spec, count(shape, spec.method, spec.keep, prompt))
+    try:
+        return Line(spec, count(shape, spec.method, spec.keep, prompt))
+    except UnknownInput as error:
+        return Line(spec, None, str(error))
 
 
 def to_markdown(found: Report) -> str:
@@ -90,8 +94,11 @@ def to_markdown(found: Report) -> str:
             ]
         )
     prompt, decoder = found.prompt, found.shape.decoder
+    shown = SHOWN[prompt.media]
+    if prompt.size is not None:
+        shown += f" of {prompt.size[0]} x {prompt.size[1]} pixels"
     title = (
-        f"**{found.model}: {prompt.visual} visual tokens of {SHOWN[prompt.media]} in {prompt.pictures} pictures, "
+        f"**{found.model}: {prompt.visual} visual tokens of {shown} in {prompt.pictures} pictures, "
         f"{prompt.text} text tokens ({prompt.instruction} after the visual ones), {prompt.response} to answer; "
         f"{decoder.layers} layers**"
     )

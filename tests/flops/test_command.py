@@ -78,6 +78,18 @@ def test_a_method_that_is_not_defined_for_the_prompt_has_dashes(
     assert "held" not in content["lines"][1]
 
 
+def test_what_an_image_in_tiles_is_downsampled_to_needs_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    rest = ("downsample", "--model", LLAVA, "--keep", "0.5")
+    status, out, _ = said(capsys, *rest, "--tokens", "1728", "--pictures", "3")
+    row = [part.strip() for part in out.splitlines()[5].split("|")[1:-1]]
+    assert status == 0 and row == ["downsample", "50%", *["-"] * 9]
+    assert "- downsample (-): what is made of an image in tiles does not follow from 1728 visual tokens" in out
+    status, out, _ = said(capsys, *rest, "--size", "384x512")
+    row = [part.strip() for part in out.splitlines()[5].split("|")[1:-1]]
+    assert status == 0 and row[:4] == ["downsample", "50%", "28 x 874", "874.0"] and "-" not in row
+    assert f"**{LLAVA}: 1728 visual tokens of an image of 384 x 512 pixels in 3 pictures, 64 text tokens" in out
+
+
 def test_json_holds_what_python_holds(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = said(capsys, *QWEN, "fastv:layer=2", "--keep", "0.5", "--json")
     assert status == 0
@@ -106,6 +118,10 @@ def test_json_holds_what_python_holds(capsys: pytest.CaptureFixture[str]) -> Non
         ([*QWEN, "--keep", "0.5", "--keep", "nan"], "retain: --keep nan: allowed is"),
         ([*QWEN, "--text", "-1"], "Invalid value for '--text'"),
         ([*QWEN, "--media", "text"], "Invalid value for '--media'"),
+        (["--model", LLAVA], "retain: say how large the prompt is: --tokens, or --size of an image"),
+        (["--model", LLAVA, "--size", "0x5"], "retain: --size 0x5: allowed are a height and a width in pixels"),
+        (["--model", LLAVA, "--size", "9x5", "--tokens", "5"], "retain: --size 9x5 is an image's and tells its tokens"),
+        ([*QWEN[:2], "--size", "9x5"], "retain: --size 9x5: Qwen2-VL-7B-Instruct lays no image out in tiles"),
         (
             ["--model", LLAVA, "--tokens", "1728"],
             "pictures=1 give 756 visual tokens at most",
