@@ -163,7 +163,7 @@ def _lacking(found: Report) -> list[str]:
         notes.append(f"No exact total of {silent}: the method does not say what its choosing costs.")
     for name, method, one in counts:
         if one.exact.scoring is not None and method.counted_as:
-            notes.append(f"{name} depends on what is shown: counted where {method.counted_as}.")
+            notes.append(f"{name} depends on the prompt: counted where {method.counted_as}.")
     if beyond := those(lambda one: one.paper is None):
         notes.append(f"No paper count of {beyond}: it runs the whole model before it chooses.")
     return list(dict.fromkeys(notes))

@@ -48,6 +48,7 @@ def test_the_table_names_both_conventions(capsys: pytest.CaptureFixture[str]) ->
     assert [row[:2] for row in rows] == [["vanilla", "100%"], ["fastv", "25%"], ["cnn", "40%"], ["relevance", "25%"]]
     assert rows[1][2:6] == ["3 x 1302, 25 x 326", "430.6", "23.5", "3.131"]
     assert rows[3][5:7] == ["-", "-"] and "No paper count of relevance" in out
+    assert "- relevance depends on the prompt: counted where it is short enough" in out
 
 
 def test_every_method_of_the_tables_has_an_exact_total(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +59,7 @@ def test_every_method_of_the_tables_has_an_exact_total(capsys: pytest.CaptureFix
     choosing = {line.split("|")[1].strip(): float(line.split("|")[-2]) for line in out.splitlines()[4:12]}
     assert set(choosing) == {"vanilla", *names}
     assert all(0.005 < choosing[name] < 0.5 for name in names), "of 120 TFLOPs"
-    assert "sparsevlm depends on what is shown: counted where all text behind" in out
+    assert "sparsevlm depends on the prompt: counted where all text behind" in out
 
 
 @pytest.mark.parametrize("given", [["--model", LLAVA, "--tokens", "1728", "--pictures", "3"], QWEN])
