@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class Relevance(Scorer):
     """Eq. 1 on the model's own greedy response, mean over its tokens. Cut at the LLM input.
 
+    The rule is that of generic attention explainability (arXiv 2103.15679; hila-chefer/Transformer-MM-Explainability),
+    its self-attention part alone: A is post-softmax, A * dY/dA is clamped at 0 in each head before the mean. Heads are
+    query heads: where a group of them shares a key head, each has its own map.
+
     It needs the answer before it can cut, so it is an analysis and not a way to save time; its cost is recorded.
     """
 
