@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 def product(rows: float, inner: float, columns: float) -> float:
@@ -76,13 +77,60 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """How LLaVA-OneVision lays an image out: the whole of it, squashed, then its tiles, with a newline a row of tokens.
+
+    canvases: height and width in pixels, each of which the tiles may cover. tile: side of one in pixels. most: the
+    number in ``anyres_max_9``.
+    """
+
+    canvases: tuple[tuple[int, int], ...]
+    tile: int
+    most: int
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tiles of an image of `size` (height, width) in pixels: of the canvas that shows most of
+        its pixels, of these the smallest, as Hugging Face's `select_best_resolution` has it.
+        """
+        height, width = size
+
+        def shown(canvas: tuple[int, int]) -> tuple[int, int]:
+            scale = min(canvas[1] / width, canvas[0] / height)
+            return min(int(width * scale) * int(height * scale), height * width), -canvas[0] * canvas[1]
+
+        best = max(self.canvases, key=shown)
+        return best[0] // self.tile, best[1] // self.tile
+
+    def pictures(self, size: tuple[int, int]) -> int:
+        """What the vision encoder sees of an image of `size`: the whole of it and its tiles."""
+        rows, columns = self.grid(size)
+        return 1 + rows * columns
+
+    def tokens(self, size: tuple[int, int], side: int) -> int:
+        """Visual tokens of an image of `size`, `side` x `side` in each tile: the length of `families.extents.anyres`,
+        which says where they look.
+        """
+        height, width = size
+        rows, columns = (count * side for count in self.grid(size))
+        if width / height > columns / rows:  # what is only padding is taken off, the same on both sides
+            rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
+        else:
+            columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
+        ratio = math.sqrt(rows * columns / (self.most * side**2))
+        if ratio > 1.1:
+            rows, columns = int(rows // ratio), int(columns // ratio)
+        return side**2 + rows * (columns + 1)
+
+
+@dataclass(frozen=True)
 class Tower:
     """A vision encoder without grouped or gated parts, and the two products of the projector behind it.
 
     hidden, ffn, layers: of the encoder. patch: numbers in one patch. merged: patches behind one row of the projector.
     inside: width between the projector's products. patches: of each picture, where all pictures have one size; None
     where a picture has `merged` patches for each of its visual tokens. rows: of the projector for each picture of one
-    size (it may work before tokens are pooled or cut off). heads: of the encoder's attention.
+    size (it may work before tokens are pooled or cut off). heads: of the encoder's attention. tiling: of an image,
+    where it is laid out in tiles.
     """
 
     hidden: int
@@ -94,6 +142,7 @@ class Tower:
     patches: int | None = None
     rows: int = 0
     heads: int = 1
+    tiling: Tiling | None = None
 
     def encoder(self, n_visual: float, pictures: int) -> float:
         """Operations of the encoder; each picture's patches look at one another."""
@@ -140,11 +189,14 @@ class Tower:
 
 @dataclass(frozen=True)
 class Shape:
-    """A multimodal model: its decoder, its vision tower (None where nobody knows it), and the bytes of one number."""
+    """A multimodal model: its decoder, its vision tower (None where nobody knows it), the bytes of one number, and its
+    family (``model_type`` of its config.json).
+    """
 
     decoder: Decoder
     tower: Tower | None = None
     number_bytes: int = 2
+    family: str = ""
 
     def kv_bytes(self, held: Sequence[float]) -> int:
         """Bytes of a KV cache whose i-th layer holds `held[i]` tokens."""
@@ -157,6 +209,8 @@ class PromptSize:
 
     visual: N_v. text: all others. instruction: those of the text after the last visual token. pictures: what the vision
     encoder sees apart from each other (images, tiles, frames, pairs of frames). response: tokens that are generated.
+    media: what the prompt shows. size: height and width in pixels of the one image that it shows; None where nobody
+    says. Only what an image in tiles is downsampled to depends on it.
     """
 
     visual: int
@@ -164,6 +218,8 @@ class PromptSize:
     instruction: int = 0
     pictures: int = 1
     response: int = 1
+    media: Literal["image", "video"] = "image"
+    size: tuple[int, int] | None = None
 
     @property
     def length(self) -> int:

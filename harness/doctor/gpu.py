@@ -67,7 +67,7 @@ def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:
     found = []
     for modality in {benchmark(name, data).modality for name in experiment.benchmarks}:
         shown = largest_of(info, experiment.settings_of(model), modality, experiment.frames_of(model))
-        prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, max(RESPONSE.values()))
+        prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, max(RESPONSE.values()), modality)
         asked = need(shape, prompt, tied=tied, gradients=gradients)
         found.append(_Demand(asked.total, shown.visual, asked.weights))
     return max(found, key=lambda demand: demand.total)

@@ -12,7 +12,7 @@ from harness.estimate.lengths import RESPONSE, TEXT
 from harness.estimate.memory import BYTES, parameters
 from harness.estimate.sizes import LOOKED_AT, Sizes
 from harness.experiments import Experiment, Judge
-from harness.flops import PromptSize, Shape, count, shape_of
+from harness.flops import PromptSize, Shape, UnknownInput, count, shape_of
 from harness.judging.estimate import BYTES_A_TOKEN, REPLY_TOKENS, VERDICT_TOKENS, WORDS, Estimate, price_for
 from harness.judging.models import passed
 
@@ -75,7 +75,7 @@ def _line(
     info, frames = info_of(experiment, model), experiment.frames_of(model)
     shown = input_of(info, experiment.settings_of(model), entry.modality, frames, sizes)
     response = RESPONSE[entry.kind]
-    prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, response)
+    prompt = PromptSize(shown.visual, TEXT, TEXT, shown.pictures, response, entry.modality)
     shape = shape_of(model)
     lacking = [cell for cell in cells if cell.lacking]
     answers = sum(cell.lacking for cell in lacking)
@@ -120,12 +120,16 @@ def _answer(shape: Shape, cell: Cell, prompt: PromptSize) -> tuple[float, float,
     decoding reads: at each token all weights of the decoder, and the KV cache.
     """
     from model_wrappers.methods.base import InputTransform
+    from model_wrappers.methods.uniform import Uniform
 
-    one = count(shape, cell.method, cell.keep, prompt)
-    prefill = one.exact.decoder + one.exact.head + (one.exact.scoring or 0.0)
-    if isinstance(cell.method, InputTransform) and cell.keep < 1:  # encodes an input of its own
-        own = one.exact.vision
-        prefill += _vision(shape, prompt) * cell.keep if own is None else own
+    own = 0.0  # what it takes to encode an input of its own
+    try:
+        one = count(shape, cell.method, cell.keep, prompt)
+        if isinstance(cell.method, InputTransform) and cell.keep < 1:
+            own = one.exact.vision or 0.0
+    except UnknownInput:  # then as much of the input as a cut leaves
+        one, own = count(shape, Uniform(), cell.keep, prompt), _vision(shape, prompt) * cell.keep
+    prefill = one.exact.decoder + one.exact.head + (one.exact.scoring or 0.0) + own
     decoder = shape.decoder
     step = sum(decoder.layer(1, held + prompt.text) for held in one.held) + decoder.head(1)
     cache = sum(decoder.kv_numbers(held + prompt.text) for held in one.held)

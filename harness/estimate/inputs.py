@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ def input_of(
     if info.family == "qwen2_vl":
         one = _qwen2_vl(said, modality, frames, sizes)
     elif info.family == "llava_onevision":
-        one = _llava_onevision(info, said, shape, modality, frames, sizes)
+        one = _llava_onevision(said, shape, modality, frames, sizes)
     else:
         assert shape.tower is not None  # VILA's shape always tells it
         images = frames if modality == "video" else 1
@@ -66,7 +66,7 @@ def largest_of(info: Any, settings: Mapping[str, Any], modality: Literal["image"
         pictures, (_, high) = _pictures(modality, frames), _bounds(said, modality)
         return Input(pictures * (high // SIDE**2), pictures)
     if info.family == "llava_onevision" and modality == "image":
-        shapes = [Sizes(height, width, None, 1) for height, width in _canvases(config_of(info), said)]
+        shapes = [Sizes(height, width, None, 1) for height, width in _canvases(shape_of(info.name), said)]
         found = [input_of(info, settings, modality, frames, each) for each in shapes]
         return Input(max(each.visual for each in found), max(each.pictures for each in found))
     return input_of(info, settings, modality, frames)  # images of one size
@@ -105,31 +105,20 @@ def fitted(height: int, width: int, low: int, high: int) -> tuple[int, int]:
     return rows, columns
 
 
-def _llava_onevision(
-    info: Any, said: Mapping[str, Any], shape: Shape, modality: str, frames: int, sizes: Sizes
-) -> Input:
-    assert shape.tower is not None
+def _llava_onevision(said: Mapping[str, Any], shape: Shape, modality: str, frames: int, sizes: Sizes) -> Input:
+    assert shape.tower is not None and shape.tower.tiling is not None
     side = math.isqrt(shape.tower.rows)
     if modality == "video":
         return Input(frames * math.ceil(side / 2) ** 2 + 1, frames)  # and the one newline
-    from transformers.image_processing_utils import select_best_resolution
-
-    from model_wrappers.families import extents
-
-    config = config_of(info)
-    tile = config["vision_config"]["image_size"]
-    canvases = _canvases(config, said)
-    shrunk = int(config["vision_aspect_ratio"].removeprefix("anyres_max_"))
-    size = (sizes.height, sizes.width)
-    tokens = extents.anyres(size, (0.0, 1.0), pinpoints=canvases, tile=tile, side=side, most=shrunk)
-    height, width = select_best_resolution(size, canvases)
-    return Input(len(tokens), 1 + (height // tile) * (width // tile))
+    tiling, size = replace(shape.tower.tiling, canvases=_canvases(shape, said)), (sizes.height, sizes.width)
+    return Input(tiling.tokens(size, side), tiling.pictures(size))
 
 
-def _canvases(config: Mapping[str, Any], said: Mapping[str, Any]) -> list[list[int]]:
+def _canvases(shape: Shape, said: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     """Heights and widths that LLaVA-OneVision may lay an image out in."""
+    assert shape.tower is not None and shape.tower.tiling is not None
     most = said.get("max_pixels") or math.inf
-    return [canvas for canvas in config["image_grid_pinpoints"] if canvas[0] * canvas[1] <= most]
+    return tuple(canvas for canvas in shape.tower.tiling.canvases if canvas[0] * canvas[1] <= most)
 
 
 def config_of(info: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@
     found.equivalent_tokens, found.paper, found.exact.total, found.kv_bytes
 """
 
-from harness.flops.count import Count, Exact, by_paper, count
+from harness.flops.count import Count, Exact, UnknownInput, by_paper, count
 from harness.flops.shapes import BYTES, of_config, read, shape_of
-from model_wrappers.shape import Decoder, PromptSize, Shape, Tower
+from model_wrappers.shape import Decoder, PromptSize, Shape, Tiling, Tower
 
 __all__ = ["BYTES", "Count", "Decoder", "Exact", "PromptSize", "Shape", "Tower", "by_paper", "count"]
-__all__ += ["of_config", "read", "shape_of"]
+__all__ += ["Tiling", "UnknownInput", "of_config", "read", "shape_of"]

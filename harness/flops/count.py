@@ -52,19 +52,27 @@ class Count:
     kv_bytes: int
 
 
+class UnknownInput(UserError):
+    """What a method makes of an input does not follow from what is said of it. The sentence is the reason alone."""
+
+
 def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Count:
     """Counts a method's plan for a prompt. Nothing is loaded and nothing is run.
 
-    Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens.
+    Raises UserError where the method cannot cut so many layers, or so few pictures cannot give that many tokens;
+    UnknownInput where it makes the input cheaper, and what it makes of this one is not known.
     """
     decoder, cuts = shape.decoder, keep < 1
     seen = (shape.tower, prompt) if shape.tower else None
     if shape.tower and cuts:
         seen = method.encoded(shape.tower, prompt, keep)
-    worked = method.counts(decoder.layers, keep, prompt.visual)
-    held = method.held(decoder.layers, keep, prompt.visual)
-    if seen is not None and isinstance(method, InputTransform):  # every layer gets all that is made of the input
-        worked = held = [seen[1].visual] * decoder.layers
+    if isinstance(method, InputTransform):
+        if seen is None:
+            raise UnknownInput(_unknown(shape, prompt))
+        worked = held = [seen[1].visual] * decoder.layers  # every layer gets all that is made of the input
+    else:
+        worked = method.counts(decoder.layers, keep, prompt.visual)
+        held = method.held(decoder.layers, keep, prompt.visual)
     return Count(
         worked=tuple(worked),
         held=tuple(held),
@@ -79,6 +87,13 @@ def count(shape: Shape, method: Method, keep: float, prompt: PromptSize) -> Coun
         ),
         kv_bytes=shape.kv_bytes(held),
     )
+
+
+def _unknown(shape: Shape, prompt: PromptSize) -> str:
+    said = f"{prompt.visual} visual tokens in {prompt.pictures} pictures"
+    if shape.tower is not None and shape.tower.tiling is not None and prompt.media == "image" and prompt.size is None:
+        return f"what is made of an image in tiles does not follow from {said}, but from its size, see --size"
+    return f"nobody says what is made of {said}"
 
 
 def _vision(tower: Tower, seen: PromptSize, out: int) -> float:

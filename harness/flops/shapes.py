@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.published import CONFIGS
 from model_wrappers.errors import UserError
-from model_wrappers.shape import Decoder, Shape, Tower
+from model_wrappers.shape import Decoder, PromptSize, Shape, Tiling, Tower
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Of one number, by dtype."""
@@ -36,6 +39,21 @@ def shape_of(name: str) -> Shape:
     raise UserError(f"unknown model {name!r}: known are {known}, and the path of a folder with a config.json")
 
 
+def of_size(name: str, size: str) -> PromptSize:
+    """The visual part of a prompt of one image: `size` is its height and width in pixels, such as `384x512`.
+
+    Raises UserError where it is none, or the model does not lay images out in tiles.
+    """
+    tower = shape_of(name).tower
+    if tower is None or tower.tiling is None or tower.patches is None:
+        raise UserError(f"--size {size}: {name} lays no image out in tiles, allowed is --tokens")
+    if not (sides := re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)):
+        raise UserError(f"--size {size}: allowed are a height and a width in pixels, such as 384x512")
+    pixels = int(sides[1]), int(sides[2])
+    visual = tower.tiling.tokens(pixels, math.isqrt(tower.patches))
+    return PromptSize(visual, pictures=tower.tiling.pictures(pixels), size=pixels)
+
+
 def read(folder: Path) -> Shape:
     """The shape that a folder's config.json tells; VILA as it is published has one for each part.
 
@@ -45,7 +63,8 @@ def read(folder: Path) -> Shape:
     root = _Config.read(folder / "config.json")
     if (folder / "llm" / "config.json").is_file():
         text = _Config.read(folder / "llm" / "config.json")
-        return Shape(_decoder(text), _published_vila_tower(folder, text), _number_bytes(text, root))
+        tower = _published_vila_tower(folder, text)
+        return Shape(_decoder(text), tower, _number_bytes(text, root), "llava_llama")
     return _of(root)
 
 
@@ -62,7 +81,8 @@ def _of(root: _Config) -> Shape:
         tower = _qwen2_vl_tower(vision)
     elif vision is not None and family in ("llava_onevision", "retain_vila"):
         tower = _siglip_tower(vision, text.number("hidden_size"), 1 if family == "llava_onevision" else 4)
-    return Shape(_decoder(text), tower, _number_bytes(root, text))
+        tower = replace(tower, tiling=_tiling(root, vision))
+    return Shape(_decoder(text), tower, _number_bytes(root, text), str(family))
 
 
 class _Config:
@@ -140,6 +160,15 @@ def _siglip_tower(vision: _Config, out: int, merged: int) -> Tower:
         side**2 if merged == 1 else ((side + 1) // 2) ** 2,
         vision.number("num_attention_heads"),
     )
+
+
+def _tiling(root: _Config, vision: _Config) -> Tiling | None:
+    """Of a config that says how an image is laid out in tiles."""
+    canvases = root.get("image_grid_pinpoints")
+    most = re.fullmatch(r"anyres_max_(\d+)", str(root.get("vision_aspect_ratio")))
+    if not canvases or not most:
+        return None
+    return Tiling(tuple((height, width) for height, width in canvases), vision.number("image_size"), int(most[1]))
 
 
 def _published_vila_tower(folder: Path, text: _Config) -> Tower | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CNN(Scorer):
-    """f_theta(A_v^0): a small convolutional network on first-layer attention. Cut at the LLM input.
+    """f_theta(A_v^0): a small convolutional network on the scores of `first_layer_attention`. Cut at the LLM input.
 
     `compressor` is a folder or hub id (`owner/name`, `owner/name@revision`), of a compressor or of one for each kind of
     media; None looks into the checkpoint folder. There lie `compressor-video/` and `compressor-image/`, taken as the

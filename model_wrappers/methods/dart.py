@@ -26,7 +26,8 @@ class DART(LayerPruner):
 
     Keys are as cached: rotated, and of key heads; copying them to query heads, as the official code does on some
     kernels, multiplies every norm by the same number. Where the official code differs: pivots take their turns in the
-    order of a Python set of row numbers (here the visual, then the text ones, largest norm first).
+    order of a Python set of row numbers (here the visual, then the text ones, largest norm first). Positions stay
+    ("own"), as there. Nothing of the vision encoder is looked at, so none without CLS needs a substitute.
     """
 
     name: ClassVar[str] = "dart"

@@ -39,20 +39,23 @@ class Downsample(InputTransform):
         return [[picture.scaled(scale) for picture in pictures] for scale in scales]
 
     def encoded(self, tower: Tower, prompt: PromptSize, keep: float) -> tuple[Tower, PromptSize] | None:
-        """None of an image in tiles: how many of their tokens show padding, only its sides tell."""
+        """None of an image in tiles whose size nobody says: how many of their tokens are newlines or would show
+        padding, their number does not tell.
+        """
         if tower.patches is None:
             return tower, replace(prompt, visual=max(budget(keep, prompt.visual), prompt.pictures))
-        full, pictures = math.isqrt(tower.patches), prompt.pictures
-        for joined in (2,) if tower.merged > 1 else (2, 1):  # patches a side of a token; 1 of an image shown whole
+        full, size, tiling = math.isqrt(tower.patches), prompt.size, tower.tiling
+        joined = 2 if tower.merged > 1 or prompt.media == "video" else 1  # patches a side of a token
 
-            def tokens(side: int, joined: int = joined) -> int:
-                return pictures * math.ceil(side / joined) ** 2
+        def tokens(side: int) -> int:
+            if size is not None and tiling is not None:
+                return tiling.tokens(size, side)
+            return prompt.pictures * math.ceil(side / joined) ** 2
 
-            newline = prompt.visual - tokens(full)
-            if newline in (0, 1):
-                k = budget(keep, prompt.visual - newline)
-                side = min(range(1, full + 1), key=lambda side: (abs(tokens(side) - k), tokens(side), -side))
-                rows = math.ceil(side / 2) ** 2 if tower.merged > 1 else side**2
-                smaller = replace(tower, patches=side**2, rows=rows)
-                return smaller, replace(prompt, visual=tokens(side) + newline)
-        return None
+        newlines = prompt.visual - tokens(full)
+        if newlines not in (0, 1, prompt.pictures):  # one a video, or one for each of several images, shown whole
+            return None
+        k = budget(keep, prompt.visual - newlines)
+        side = min(range(1, full + 1), key=lambda side: (abs(tokens(side) - k), tokens(side), -side))
+        rows = math.ceil(side / 2) ** 2 if tower.merged > 1 else side**2
+        return replace(tower, patches=side**2, rows=rows), replace(prompt, visual=tokens(side) + newlines)

@@ -30,7 +30,7 @@ class FastVID(Merger):
     are left, or fewer where a segment's share does not divide, or where a frame has not as many tokens as peaks are
     asked of it (there the official code stops, as it does where there are not `c` frames). LLaVA-OneVision's newline
     behind the video is kept beyond that, as there. In a prompt with a video an image counts as a video of one frame.
-    The fields have the names that the paper gives them.
+    Positions stay ("own"), as there. The fields have the names that the paper gives them.
 
     Substitutes. Frame features and attention come from SigLIP's pooling head in the official code, which the families
     here do not have: a frame's feature is the mean of its tokens (as in the official code for Qwen2.5-VL), a token's

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FirstLayerAttention(Scorer):
-    """A_v^0 of paper section 3.3: first-layer attention of the instruction to each visual token. Cut at the LLM
-    input."""
+    """A_v^0 of arXiv 2506.01097, section 3.3: first-layer attention of the instruction to each visual token. Cut at the
+    LLM input.
+
+    Post-softmax, mean over query heads (where a group of them shares a key head, each has its own map), then over the
+    rows behind the last visual token. No code of the authors is published.
+    """
 
     name: ClassVar[str] = "first_layer_attention"
 

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 class Relevance(Scorer):
     """Eq. 1 on the model's own greedy response, mean over its tokens. Cut at the LLM input.
 
+    The rule is that of generic attention explainability (arXiv 2103.15679; hila-chefer/Transformer-MM-Explainability),
+    its self-attention part alone: A is post-softmax, A * dY/dA is clamped at 0 in each head before the mean. Heads are
+    query heads: where a group of them shares a key head, each has its own map.
+
     It needs the answer before it can cut, so it is an analysis and not a way to save time; its cost is recorded.
     """
 
     name: ClassVar[str] = "relevance"
     needs_response: ClassVar[bool] = True
+    counted_as: ClassVar[str] = (
+        "it is short enough to keep what every layer computes (the textbook form); of a longer one the layers run again"
+    )
     head_weights: Literal["grad", "mean"] = "grad"
     clamp: bool = True
     target: Literal["logit", "margin", "logprob"] = "logit"
@@ -43,8 +50,8 @@ class Relevance(Scorer):
 
     def scoring_flops(self, shape: Shape, prompt: PromptSize, keep: float) -> float:
         """The answer by the whole model, one forward pass over prompt and answer, and for each token of the answer a
-        row of R and a backward pass down to the first layer's attention. What is computed again to save memory is left
-        out.
+        row of R and a backward pass down to the first layer's attention: the textbook form. What `relevance.streaming`
+        computes again of a long prompt, to save memory, is left out.
         """
         decoder, answer = shape.decoder, prompt.response
         steps = (decoder.layers * decoder.layer(1, prompt.length + step) + decoder.head(1) for step in range(1, answer))

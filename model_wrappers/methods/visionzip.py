@@ -33,7 +33,8 @@ class VisionZip(Merger):
     is made of several patches it has their mean, the way the features go. The official code merges before the
     projector, which takes other shapes here (2 x 2 patches a token, tiles); these are merged behind it. Tokens stay in
     the order of their places, a contextual one in its target's, where the official code puts these behind the dominant.
-    LLaVA-OneVision's newlines are no patches: they are kept only where k is more than all patches.
+    LLaVA-OneVision's newlines are no patches: they are kept only where k is more than all patches. The language model
+    of the official code sees a shorter sequence, so "renumber" is the default.
     """
 
     name: ClassVar[str] = "visionzip"

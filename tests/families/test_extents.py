@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
+from transformers.models.llava_onevision.modeling_llava_onevision import image_size_to_num_patches
 
 from model_wrappers.families import extents
 from model_wrappers.families.llava_onevision import LLaVAOneVision
 from model_wrappers.families.qwen2_vl import Qwen2VL
+from model_wrappers.shape import Tiling
 from tests.tiny import LLAVA_TEMPLATE, LLAVA_TOKENS, byte_tokenizer, tiny_llava_onevision, tiny_qwen2_vl
 
 Region = tuple[float, float, float, float]
@@ -180,6 +184,17 @@ def test_qwen2_vl_video_tokens(qwen: Qwen2VL, frame: int) -> None:
     time = frame // 2
     assert changed.nonzero().squeeze(1).tolist() == [time * 6 + 2] and len(shown) == 18
     torch.testing.assert_close(shown[time * 6 + 2], torch.tensor([time / 3, (time + 1) / 3, 0, 0.5, 2 / 3, 1]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), st.integers(1, 27), st.sampled_from([1, 4, 9]))
+def test_tokens_are_counted_without_torch_as_they_are_placed(size: tuple[int, int], side: int, most: int) -> None:
+    """At full size, and at every smaller one that `downsample` may choose."""
+    canvases = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
+    tiling = Tiling(tuple((height, width) for height, width in canvases), 384, most)
+    shown = extents.anyres(size, (0.0, 1.0), pinpoints=canvases, tile=384, side=side, most=most)
+    assert tiling.tokens(size, side) == len(shown)
+    assert tiling.pictures(size) == image_size_to_num_patches(list(size), canvases, 384)
 
 
 def test_as_many_as_the_real_processor_counts() -> None:

@@ -19,6 +19,7 @@ from model_wrappers.registry import method
 from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
+LLAVA = "llava-onevision-qwen2-7b-ov-hf"
 QWEN = ["--model", "Qwen2-VL-7B-Instruct", "--tokens", "1302"]
 
 
@@ -47,17 +48,47 @@ def test_the_table_names_both_conventions(capsys: pytest.CaptureFixture[str]) ->
     assert [row[:2] for row in rows] == [["vanilla", "100%"], ["fastv", "25%"], ["cnn", "40%"], ["relevance", "25%"]]
     assert rows[1][2:6] == ["3 x 1302, 25 x 326", "430.6", "23.5", "3.131"]
     assert rows[3][5:7] == ["-", "-"] and "No paper count of relevance" in out
+    assert "- relevance depends on the prompt: counted where it is short enough" in out
 
 
 def test_every_method_of_the_tables_has_an_exact_total(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["pyramiddrop", "sparsevlm", "divprune", "dart", "visionzip", "prunevid", "fastvid"]
-    model = ["--model", "llava-onevision-qwen2-7b-ov-hf", "--tokens", "6273", "--pictures", "32"]
+    model = ["--model", LLAVA, "--media", "video", "--tokens", "6273", "--pictures", "32"]
     status, out, _ = said(capsys, *model, *names, "--keep", "0.25")
     assert status == 0 and "No exact total" not in out
     choosing = {line.split("|")[1].strip(): float(line.split("|")[-2]) for line in out.splitlines()[4:12]}
     assert set(choosing) == {"vanilla", *names}
     assert all(0.005 < choosing[name] < 0.5 for name in names), "of 120 TFLOPs"
-    assert "sparsevlm depends on what is shown: counted where all text behind" in out
+    assert "sparsevlm depends on the prompt: counted where all text behind" in out
+
+
+@pytest.mark.parametrize("given", [["--model", LLAVA, "--tokens", "1728", "--pictures", "3"], QWEN])
+def test_a_method_that_is_not_defined_for_the_prompt_has_dashes(
+    capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    """The tiles of an image are no frames."""
+    names = ("fewer_frames", "prunevid", "fastvid")
+    status, out, _ = said(capsys, *given, *names, "random", "--keep", "0.25")
+    assert status == 0
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    assert {row[0]: set(row[2:]) == {"-"} for row in rows[3:]} == {**dict.fromkeys(names, True), "random": False}
+    for name in names:
+        assert f"- {name} (-): it is defined for video prompts only.\n" in out
+    content = json.loads(said(capsys, *given, *names, "--keep", "0.25", "--json")[1])
+    assert [line.get("lacking") for line in content["lines"]] == [None, *["it is defined for video prompts only"] * 3]
+    assert "held" not in content["lines"][1]
+
+
+def test_what_an_image_in_tiles_is_downsampled_to_needs_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    rest = ("downsample", "--model", LLAVA, "--keep", "0.5")
+    status, out, _ = said(capsys, *rest, "--tokens", "1728", "--pictures", "3")
+    row = [part.strip() for part in out.splitlines()[5].split("|")[1:-1]]
+    assert status == 0 and row == ["downsample", "50%", *["-"] * 9]
+    assert "- downsample (-): what is made of an image in tiles does not follow from 1728 visual tokens" in out
+    status, out, _ = said(capsys, *rest, "--size", "384x512")
+    row = [part.strip() for part in out.splitlines()[5].split("|")[1:-1]]
+    assert status == 0 and row[:4] == ["downsample", "50%", "28 x 874", "874.0"] and "-" not in row
+    assert f"**{LLAVA}: 1728 visual tokens of an image of 384 x 512 pixels in 3 pictures, 64 text tokens" in out
 
 
 def test_json_holds_what_python_holds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,8 +118,13 @@ def test_json_holds_what_python_holds(capsys: pytest.CaptureFixture[str]) -> Non
         ([*QWEN, "cnn", "--keep", "2"], "retain: --keep 2: allowed is a number above 0 and at most 1\n"),
         ([*QWEN, "--keep", "0.5", "--keep", "nan"], "retain: --keep nan: allowed is"),
         ([*QWEN, "--text", "-1"], "Invalid value for '--text'"),
+        ([*QWEN, "--media", "text"], "Invalid value for '--media'"),
+        (["--model", LLAVA], "retain: say how large the prompt is: --tokens, or --size of an image"),
+        (["--model", LLAVA, "--size", "0x5"], "retain: --size 0x5: allowed are a height and a width in pixels"),
+        (["--model", LLAVA, "--size", "9x5", "--tokens", "5"], "retain: --size 9x5 is an image's and tells its tokens"),
+        ([*QWEN[:2], "--size", "9x5"], "retain: --size 9x5: Qwen2-VL-7B-Instruct lays no image out in tiles"),
         (
-            ["--model", "llava-onevision-qwen2-7b-ov-hf", "--tokens", "1728"],
+            ["--model", LLAVA, "--tokens", "1728"],
             "pictures=1 give 756 visual tokens at most",
         ),
     ],

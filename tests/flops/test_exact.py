@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from harness.flops import Count, PromptSize, Shape, count, read
+from harness.flops import Count, PromptSize, Shape, UnknownInput, count, read, shape_of
+from harness.flops.shapes import of_size
 from model_wrappers import encode, generate
+from model_wrappers.inputs import Input, split
 from model_wrappers.methods.base import Method
+from model_wrappers.pictures import LlavaOneVisionPicture
 from model_wrappers.prompt import VisualPrompt
 from model_wrappers.registry import method
 from model_wrappers.relevance.response import greedy_response
@@ -90,6 +95,8 @@ class Subject:
             instruction=int(prompt.instruction.sum()),
             pictures=self.pictures(media),
             response=response,
+            media=media,  # type: ignore[arg-type]
+            size=self.size(media),
         )
         return count(self.shape, chosen, keep, size)
 
@@ -100,6 +107,11 @@ class Subject:
 
     def text(self, prompt: VisualPrompt) -> int:
         return len(prompt.input_ids) - prompt.n_visual
+
+    def size(self, media: str) -> tuple[int, int] | None:
+        """Of an image that is laid out in tiles."""
+        sizes = self.inputs[media].get("image_sizes")
+        return None if sizes is None else tuple(sizes[0].tolist())
 
     def pictures(self, media: str) -> int:
         """What the vision encoder sees apart, by what the processor made: pairs of frames, tiles, frames, images."""
@@ -177,7 +189,7 @@ def test_the_vision_part_is_the_encoders_and_the_projectors(subject: Subject) ->
 
 def test_a_method_may_make_the_input_cheaper(subject: Subject) -> None:
     """Half of the frames at this keep; at another it does not say what the encoder is given."""
-    from dataclasses import dataclass, replace
+    from dataclasses import dataclass
 
     from model_wrappers.methods.base import Selector
 
@@ -196,15 +208,34 @@ def test_a_method_may_make_the_input_cheaper(subject: Subject) -> None:
 CHEAPER = {
     # Of 20 tokens 9 (3 x 3) are a size, and of 27 12 (2 x 2 a pair of frames).
     "qwen2_vl": [("image", "downsample", 9 / 20), ("video", "downsample", 12 / 27), ("video", "fewer_frames", 0.5)],
-    "llava_onevision": [("video", "downsample", 0.25), ("video", "fewer_frames", 0.5), ("video", "fewer_frames", 0.1)],
-    "vila": [("image", "downsample", 0.5), ("video", "downsample", 0.25)],  # fewer frames need another text there
+    "llava_onevision": [
+        ("image", "downsample", 0.5),
+        ("video", "downsample", 0.25),
+        ("video", "fewer_frames", 0.5),
+        ("video", "fewer_frames", 0.1),
+    ],
+    "vila": [("image", "downsample", 0.5), ("video", "downsample", 0.25), ("video", "fewer_frames", 0.5)],
 }
+
+
+def told_of_frames(subject: Subject, prompt: VisualPrompt) -> None:
+    """VILA has no placeholder for a video: that its images are frames is said here, and what is left of its text."""
+    (full,) = split(subject.model, subject.inputs["video"], "video")
+    ids, frame = full.ids.tolist(), subject.model.config.image_token_id
+
+    def retold(chosen: list[tuple[int, ...]]) -> list[int]:
+        first, rest = ids.index(frame), [token for token in ids if token != frame]
+        return [*rest[:first], *[frame] * len(chosen[0]), *rest[first:]]
+
+    prompt.source = lambda: replace(full, retell=retold)
 
 
 def test_a_cheaper_input_is_counted_at_its_own_size(subject: Subject) -> None:
     """From its pixels to the first token; every layer works on all that is made of it."""
     for media, name, keep in CHEAPER[subject.family]:
         (prompt,) = encode(subject.model, subject.inputs[media])
+        if name == "fewer_frames" and subject.family == "vila":
+            told_of_frames(subject, prompt)
         with FlopCounterMode(display=False, custom_mapping=UNKNOWN) as counter:
             _, record = generate(subject.model, prompt, method(name), keep, max_new_tokens=1)
         found = subject.counted(media, prompt, method(name), keep)
@@ -212,12 +243,28 @@ def test_a_cheaper_input_is_counted_at_its_own_size(subject: Subject) -> None:
         assert found.exact.total == pytest.approx(counter.get_total_flops() - tables(counter), rel=1e-3), (media, name)
 
 
+@pytest.mark.parametrize(("size", "left"), [((384, 512), 874), ((384, 500), 836)])
+def test_what_tiles_are_downsampled_to_follows_from_the_images_size(size: tuple[int, int], left: int) -> None:
+    """1728 tokens in 3 tiles both; of each, half is what the method itself makes."""
+    name = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    prompt = of_size(name, f"{size[0]}x{size[1]}")
+    assert prompt == PromptSize(1728, pictures=3, size=size)
+    found = count(shape_of(name), method("downsample"), 0.5, prompt)
+    picture = LlavaOneVisionPicture("image", torch.empty(3, 3, 384, 384), original=size, layout=(1, 2))
+    model = SimpleNamespace(config=SimpleNamespace(image_token_id=7))
+    made = Input(model, torch.full((1728,), 7), (picture,), ()).cheaper(method("downsample"), 0.5)
+    assert found.worked == found.held == (left,) * 28 and made.tokens == left == len(made.ids)
+
+
 def test_what_tiles_are_downsampled_to_is_not_told_by_their_number() -> None:
     tower = Tower(hidden=8, ffn=16, layers=1, patch=12, merged=1, inside=8, patches=9, rows=9)
-    tiles, video, whole = PromptSize(visual=31, pictures=4), PromptSize(16 + 1, pictures=4), PromptSize(9 + 1)
+    tiles, video = PromptSize(visual=31, pictures=4), PromptSize(16 + 1, pictures=4, media="video")
+    whole, several = PromptSize(9 + 1), PromptSize(3 * (9 + 1), pictures=3)
     downsample = method("downsample")
     assert downsample.encoded(tower, tiles, 0.5) is None
-    for prompt, keep, side, tokens in ((video, 0.25, 2, 5), (whole, 0.5, 2, 5)):
+    with pytest.raises(UnknownInput, match="nobody says what is made of 31 visual tokens in 4 pictures"):
+        count(Shape(shape_of("Qwen2-VL-7B-Instruct").decoder, tower), downsample, 0.5, tiles)
+    for prompt, keep, side, tokens in ((video, 0.25, 2, 5), (whole, 0.5, 2, 5), (several, 0.5, 2, 15)):
         seen = downsample.encoded(tower, prompt, keep)
         assert seen is not None and (seen[0].patches, seen[1].visual) == (side**2, tokens)
 
@@ -225,7 +272,7 @@ def test_what_tiles_are_downsampled_to_is_not_told_by_their_number() -> None:
 def test_the_papers_longest_video_is_made_cheaper_to_the_nearest_budget() -> None:
     """32 frames of 196 tokens and a newline of LLaVA-OneVision 7B: a quarter is 8 frames, or 7 x 7 tokens a frame."""
     tower = Tower(hidden=1152, ffn=4304, layers=26, patch=588, merged=1, inside=3584, patches=729, rows=729)
-    prompt = PromptSize(visual=32 * 196 + 1, pictures=32)
+    prompt = PromptSize(visual=32 * 196 + 1, pictures=32, media="video")
     for name, pictures in (("fewer_frames", 8), ("downsample", 32)):
         seen = method(name).encoded(tower, prompt, 0.25)
         assert seen is not None and (seen[1].visual, seen[1].pictures) == (8 * 196 + 1, pictures)

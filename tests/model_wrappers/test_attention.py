@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 
 from model_wrappers import UserError, budget, compress
 from model_wrappers.relevance import first_layer_attention
-from tests.model_wrappers.conftest import IMAGE, MIXED, PROMPTS, VIDEO, visual_of
-from tests.model_wrappers.table import LAYERS, ONE_FAMILY, Family
+from tests.model_wrappers.conftest import IMAGE, PROMPTS, VIDEO, visual_of
+from tests.model_wrappers.table import LAYERS, ONE_FAMILY
+from tests.model_wrappers.test_pruners import PROMPTS as OF_PRUNERS
 
 
 def eager_maps(model: Any, inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -53,18 +55,19 @@ def test_first_layer_attention_takes_one_prompt(model: Any, ask: Any) -> None:
         first_layer_attention(model, ask(IMAGE, VIDEO))
 
 
-@pytest.mark.parametrize("layer", range(2, LAYERS + 1))
-def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, family: Family, layer: int) -> None:
+@pytest.mark.parametrize("number", range(len(OF_PRUNERS)))
+def test_fastv_keeps_what_the_last_token_looks_at(model: Any, ask: Any, number: int) -> None:
     """In the paper's count layer 4 has three full layers, 0 to 2, and scores with the attention of layer 2."""
-    inputs = ask(MIXED)
-    attention = eager_maps(model, inputs)[layer - 2][0].mean(dim=0)[-1, visual_of(model, inputs)]
-    visual = family.visual("mixed")
-    kept = budget(0.3, visual)
-    expected = attention.topk(kept).indices.sort().values.tolist()
-    with compress(model, "fastv", keep=0.3, layer=layer) as compression:
-        model.generate(**inputs, max_new_tokens=2)
-    assert compression.last[0].kept.tolist() == expected
-    assert compression.last[0].kv_visual == [visual] * (layer - 1) + [kept] * (LAYERS + 1 - layer)
+    inputs = ask(OF_PRUNERS[number])
+    shown = visual_of(model, inputs)
+    maps, visual = eager_maps(model, inputs), int(shown.sum())
+    for layer, keep in product(range(2, LAYERS + 1), (0.5, 0.12)):
+        kept = budget(keep, visual)
+        expected = maps[layer - 2][0].mean(dim=0)[-1, shown].topk(kept).indices.sort().values.tolist()
+        with compress(model, "fastv", keep=keep, layer=layer) as compression:
+            model.generate(**inputs, max_new_tokens=2)
+        assert compression.last[0].kept.tolist() == expected, (layer, keep)
+        assert compression.last[0].kv_visual == [visual] * (layer - 1) + [kept] * (LAYERS + 1 - layer)
 
 
 @ONE_FAMILY
