@@ -22,6 +22,7 @@ from harness.compressor.batches import pairs_digest
 from harness.compressor.evaluate import ATTENTION, KL, OURS, OVERLAP, RANDOM, SPEARMAN, agreement, evaluate
 from harness.compressor.opened import Data
 from harness.compressor.tables import HEADERS, plain
+from harness.compressor.taught import NAME as TAUGHT
 from harness.compressor.train import Settings, fit
 from harness.disk import write_atomically
 from harness.store import digest
@@ -47,7 +48,7 @@ def run(name: str, folders: Sequence[Path], out: Path, settings: Settings, comma
         UserError: an unknown ablation, training sets that it cannot use, or a foreign NAME.json.
     """
     if name not in ABLATIONS:
-        raise UserError(f"no ablation {name!r}; known are {', '.join(ABLATIONS)}")
+        raise UserError(f"no ablation {name!r}; known are {', '.join([*ABLATIONS, TAUGHT])}")
     ablation = ABLATIONS[name]
     blocks = _blocks(name, ablation, [Data.open(folder) for folder in folders], settings)
     path = out / f"{name}.json"
