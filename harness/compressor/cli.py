@@ -183,8 +183,8 @@ def ablate(
     name: Annotated[
         str,
         typer.Argument(
-            help="depth, kernel, channels, zeroed, size, length, head_weights, clamp or target; or taught: by the "
-            "answers that the compressors leave, which runs the micro video benchmarks"
+            help="depth, kernel, channels, zeroed, size, length, head_weights, clamp, target or recipe; or taught: by "
+            "the answers that the compressors leave, which runs the micro video benchmarks"
         ),
     ],
     data: Annotated[
