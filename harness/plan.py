@@ -239,7 +239,8 @@ def _beside(checkpoint: Path | None) -> list[Path]:
 
 
 def _places(experiment: Experiment) -> list[Any]:
-    return [value for row in experiment.rows for value in row.fields.values()] + list(experiment.compressors.values())
+    fields = [value for row in experiment.rows for value in row.fields.values()]
+    return [*fields, *(experiment.compressor_of(model, row) for model in experiment.models for row in experiment.rows)]
 
 
 def _stamp_of(value: Any) -> str:
@@ -247,7 +248,7 @@ def _stamp_of(value: Any) -> str:
 
 
 def _resolve(experiment: Experiment, data: Data) -> Plan:
-    from harness.compressor.chosen import method_of, named, untaught
+    from harness.compressor.chosen import method_of, untaught
     from harness.matching import keep_for
 
     infos = {name: info_of(experiment, name) for name in experiment.models}
@@ -267,7 +268,7 @@ def _resolve(experiment: Experiment, data: Data) -> Plan:
             undefined += [Undefined(model, number, name, reason) for name, reason in why.items() if reason]
             if all(why.values()):
                 continue
-            method_part = _method_settings(row, info, made, named(experiment, model, row))
+            method_part = _method_settings(row, info, made, experiment.compressor_of(model, row))
             for retention in row.keep:
                 keep = keep_for(experiment.match, made, model, retention)
                 if keep is None:

@@ -21,12 +21,15 @@ from harness.compressor.ablations import ABLATIONS, Ablation, Variant
 from harness.compressor.batches import pairs_digest
 from harness.compressor.evaluate import ATTENTION, KL, OURS, OVERLAP, RANDOM, SPEARMAN, agreement, evaluate
 from harness.compressor.opened import Data
+from harness.compressor.recipe import RECIPE
 from harness.compressor.tables import HEADERS, plain
+from harness.compressor.taught import NAME as TAUGHT
 from harness.compressor.train import Settings, fit
 from harness.disk import write_atomically
 from harness.store import digest
 from model_wrappers.errors import UserError
 
+KNOWN = {**ABLATIONS, "recipe": RECIPE}
 COLUMNS = (*OVERLAP.values(), SPEARMAN, KL)
 CODE = [f"harness.compressor.{name}" for name in ("train", "evaluate", "batches", "split", "ablations")]
 
@@ -35,7 +38,7 @@ def run(name: str, folders: Sequence[Path], out: Path, settings: Settings, comma
     """Makes an ablation's table, `out`/NAME.md, and its numbers, `out`/NAME.json.
 
     Args:
-        name: of `ABLATIONS`.
+        name: of `KNOWN`.
         folders: training sets; those of one model and kind of media are compared with each other.
         settings: of every training, but for what is varied.
         command: what was typed.
@@ -46,9 +49,9 @@ def run(name: str, folders: Sequence[Path], out: Path, settings: Settings, comma
     Raises:
         UserError: an unknown ablation, training sets that it cannot use, or a foreign NAME.json.
     """
-    if name not in ABLATIONS:
-        raise UserError(f"no ablation {name!r}; known are {', '.join(ABLATIONS)}")
-    ablation = ABLATIONS[name]
+    if name not in KNOWN:
+        raise UserError(f"no ablation {name!r}; known are {', '.join([*KNOWN, TAUGHT])}")
+    ablation = KNOWN[name]
     blocks = _blocks(name, ablation, [Data.open(folder) for folder in folders], settings)
     path = out / f"{name}.json"
     before = _read(path)

@@ -28,18 +28,12 @@ def method_of(experiment: Experiment, model: str, row: Row, data: Path) -> Metho
     Raises UserError as `model_wrappers.registry.method`.
     """
     fields = dict(row.fields)
-    if "compressor" in _fields(row.method) and fields.get("compressor") is None:
+    if "compressor" in _fields(row.method):
         beside = data / FOLDER / Path(model).name
-        place = named(experiment, model, row) or (str(beside.resolve()) if beside.is_dir() else None)
+        place = experiment.compressor_of(model, row) or (str(beside.resolve()) if beside.is_dir() else None)
         if place is not None:
             fields["compressor"] = place
     return method(row.method, **fields)
-
-
-def named(experiment: Experiment, model: str, row: Row) -> str | None:
-    """The compressor that the row or the experiment names for `model`, as it is written there."""
-    said = row.fields.get("compressor") or experiment.compressors.get(model)
-    return None if said is None else str(said)
 
 
 def untaught(made: Method, info: ModelInfo, shows: str, data: Path) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.closing import braced
 from model_wrappers.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,13 +182,16 @@ def evaluate(
 def ablate(
     name: Annotated[
         str,
-        typer.Argument(help="depth, kernel, channels, zeroed, size, length, head_weights, clamp or target"),
+        typer.Argument(
+            help="depth, kernel, channels, zeroed, size, length, head_weights, clamp, target or recipe; or taught: by "
+            "the answers that the compressors leave, which runs the micro video benchmarks"
+        ),
     ],
     data: Annotated[
         list[Path],
         typer.Option(
             help="a training set, repeated for several models; length: of short and of long inputs; "
-            "head_weights, clamp, target: one for each value"
+            "head_weights, clamp, target: one for each value; taught: one for each teacher of each model"
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the table and its numbers; what is there is not made again")],
@@ -198,10 +202,14 @@ def ablate(
 ) -> None:
     """Train compressors that differ in one thing, and put them into one table."""
     settings = _settings(epochs, seed, input_scale, precision, None)
-    from harness.compressor.ablate import run
+    from harness.compressor import ablate, taught
 
-    options = {"data": data, "out": out, **_options(settings)}
-    table = run(name, data, out, settings, _command(f"ablate {name}", **options))
+    command = _command(f"ablate {name}", data=data, out=out, **_options(settings))
+    if name == taught.NAME:
+        table = taught.run(data, out, settings, command)
+        print(f"Written: {braced([table.with_suffix(suffix) for suffix in ('.yaml', *taught.KEPT)])}")
+        return
+    table = ablate.run(name, data, out, settings, command)
     print(f"{table.read_text('utf-8')}\nWritten: {table}, {table.with_suffix('.json')}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -141,7 +142,7 @@ class Profile(Strict):
     class, such as max_pixels."""
     compressors: dict[str, Annotated[str, Field(min_length=1)]] = {}
     """By model, where `cnn` finds its compressor: a folder or `owner/name@revision` on the hub, either one compressor
-    or `compressor-video/` and `compressor-image/`."""
+    or `compressor-video/` and `compressor-image/`; see `Experiment.compressor_of`."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest response in tokens; left out: what the model's own entry says."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -221,6 +222,12 @@ class Experiment(Strict):
         """The revision on the hub that the experiment asks of `model`; None: what the model's own entry says."""
         revision = self.model_settings.get(model, {}).get("revision")
         return None if revision is None else str(revision)
+
+    def compressor_of(self, model: str, row: Row) -> str | None:
+        """The compressor that the row, or else the experiment, names for `model`: as it is written there, but for
+        `{model}`, which stands for the model's own name, so that one row can name one for each model."""
+        said = row.fields.get("compressor") or self.compressors.get(model)
+        return None if said is None else str(said).replace("{model}", Path(model).name)
 
     def settings_of(self, model: str) -> dict[str, Scalar]:
         """What goes to the constructor of the family of `model`, over the model's own entry."""

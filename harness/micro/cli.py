@@ -75,7 +75,7 @@ def teach(
 
     family = _family(model)
     loaded, processor = family.load(out / model)
-    kinds: list[Literal["video", "image"]] = ["video"] if family.few else ["video", "image"]
+    kinds: tuple[Literal["video", "image"], ...] = ("video", "image")
     for media in kinds:
         folder = out / model / f"compressor-{media}"
         scores, asked = run(family, loaded, processor, folder, media=media, samples=samples, epochs=epochs, seed=seed)

@@ -1,4 +1,4 @@
-"""Workers that end badly, in a module that a process loads in no time."""
+"""Workers that end badly, or only say where they run, in a module that a process loads in no time."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def mistaken(pipe: Any, job: Any, samples: list[str], device: str | None) -> Non
 def faulty(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:
     """Meets a fault of the code."""
     pipe.send(("fault", "Traceback: here"))
+
+
+def echoing(pipe: Any, job: Any, samples: list[str], device: str | None) -> None:
+    """Says of each sample on which device it would be asked."""
+    for sample in samples:
+        pipe.send(("outcome", ({"id": sample, "device": device}, "wrong answer", None, None)))
+    pipe.send(("done", None))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.compressor import ablate
-from harness.compressor.ablations import ABLATIONS
+from harness.compressor import ablate, recipe
+from harness.compressor import taught as taught_by
 from harness.compressor.dataset import Pair
 from tests.compressor.made import manifest, planted, written
 
@@ -59,6 +59,20 @@ def test_variants_of_one_set(
     assert len({json.dumps(row["held_out"]["scores"]["random"]) for row in rows}) == 1, "on the same held-out samples"
     lines = [line for line in (tmp_path / f"{name}.md").read_text().splitlines() if line.startswith("| some-mllm")]
     assert [line.split("|")[3].strip() for line in lines] == [*variants, "first_layer_attention", "random"]
+
+
+def test_a_recipe_is_epochs_and_the_inputs_scale(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has no part in the key of what another ablation trained: its rows stay."""
+    monkeypatch.setattr(recipe, "EPOCHS", (1, 2))
+    assert ask("recipe", tmp_path, data, epochs=7) == 0
+    rows = rows_of(tmp_path, "recipe")
+    told = [f"input {scale}, {epochs} epochs" for scale in ("raw", "mean") for epochs in (1, 2)]
+    assert [row["variant"] for row in rows] == told
+    assert [row["epochs"] for row in rows] == [1, 2, 1, 2], "whatever --epochs says"
+    assert len({json.dumps(row["held_out"]["scores"]["cnn"]) for row in rows}) == 4, "they do differ"
+    lines = [line for line in (tmp_path / "recipe.md").read_text().splitlines() if line.startswith("| some-mllm")]
+    assert [line.split("|")[3].strip() for line in lines] == [*told, "first_layer_attention", "random"]
+    assert "harness.compressor.recipe" not in ablate.CODE
 
 
 def test_sizes_take_as_many_steps(data: Path, tmp_path: Path) -> None:
@@ -155,4 +169,4 @@ def test_mistakes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_the_command_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compressor", "ablate", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert all(name in said for name in ABLATIONS)
+    assert all(name in said for name in [*ablate.KNOWN, taught_by.NAME])

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
-from harness.compressor import crew
+from harness.compressor import asking, collect, crew
 from harness.compressor.dataset import TrainingSet
 from harness.sweep.workers import WorkerError
 from model_wrappers.errors import UserError
@@ -77,6 +78,57 @@ def test_a_process_that_is_killed_loses_only_its_own(monkeypatch: pytest.MonkeyP
     lost = crew.ask(cast(Any, None), cast(Any, list("abcde")), 2, lambda outcome: taken.append(outcome.record["id"]))
     assert sorted(taken) == ["a", "b"]
     assert sorted(lost) == [f"a process was killed (SIGKILL); {left} samples of it are not asked" for left in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "wanted"),
+    [
+        (2, None, {"a": "cuda:0", "b": "cuda:1", "c": "cuda:0", "d": "cuda:1", "e": "cuda:0"}),
+        (2, 3, {"a": "cuda:0", "b": "cuda:1", "c": "cuda:0", "d": "cuda:0", "e": "cuda:1"}),
+        (0, 2, dict.fromkeys("abcde")),
+    ],
+)
+def test_processes_are_one_a_gpu_and_share_where_there_are_more(
+    gpus: int, workers: int | None, wanted: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(crew, "work", doomed.echoing)
+    job, progress = SimpleNamespace(model="m"), cast(Any, SimpleNamespace(at=lambda _: None))
+    devices: dict[str, str | None] = {}
+
+    def take(outcome: asking.Outcome) -> None:
+        devices[outcome.record["id"]] = outcome.record["device"]
+
+    assert collect._ask(job, cast(Any, list("abcde")), workers, take, progress) == []
+    assert devices == wanted
+
+
+def test_without_a_gpu_no_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with one GPU neither: this process is the one."""
+    opened: list[Any] = []
+
+    class Asker:
+        def __init__(self, *given: Any) -> None:
+            opened.append(given)
+
+        def __enter__(self) -> Asker:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def outcomes(self, samples: list[str]) -> list[str]:
+            return samples
+
+    monkeypatch.setattr(asking, "Asker", Asker)
+    monkeypatch.setattr(crew, "ask", lambda *_: pytest.fail("started"))
+    job, progress = SimpleNamespace(model="m"), cast(Any, SimpleNamespace(at=lambda _: None))
+    for gpus in (0, 1):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        taken: list[Any] = []
+        collect._ask(job, cast(Any, list("abc")), None, taken.append, progress)
+        assert taken == list("abc")
+    assert opened == [(job,)] * 2
 
 
 def test_what_a_process_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.cli import main
 from harness.compressor.dataset import TrainingSet
+from harness.micro import compressor
 from harness.micro.cli import CHECKPOINTS
 from harness.micro.compressor import collect
-from harness.micro.families import family
+from harness.micro.families import FAMILIES, family
 from harness.micro.scenes import HELD_OUT, sample_scene
 from model_wrappers.compressor import Compressor
 
@@ -46,6 +48,23 @@ def test_teach_publishes_in_place_of_what_is_there(tmp_path: Path, capsys: pytes
         assert f"`retain micro teach {NAME} --samples 12 --epochs 2 --seed 0`" in (folder / "README.md").read_text()
     assert (tmp_path / NAME / "compressor-video" / "model.safetensors").read_bytes() != before
     assert "answered right and kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_model_is_taught_videos_and_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one whose images are 36 tokens: `retain show` has a prediction for its images, too."""
+    taught = []
+
+    def teach(family: Any, model: Any, processor: Any, folder: Path, *, media: str, **_: Any) -> tuple[None, int]:
+        taught.append(media)
+        pairs, asked = collect(family, model, processor, video=media == "video", samples=1, seed=1)
+        assert len(pairs) == 1 and folder == tmp_path / name / f"compressor-{media}"
+        return None, asked
+
+    monkeypatch.setattr(compressor, "teach", teach)
+    (tmp_path / name).symlink_to(CHECKPOINTS / name)
+    assert main(["micro", "teach", name, "--out", f"{tmp_path}"]) == 0
+    assert taught == ["video", "image"]
 
 
 @pytest.mark.parametrize("media", ["video", "image"])

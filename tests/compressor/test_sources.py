@@ -116,6 +116,22 @@ def test_infinity_mm(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_infinity_mm_by_other_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody without the hub's terms knows the real names: archives are never passed over in silence."""
+    published.infinity_mm(tmp_path)
+    stage = tmp_path / "Infinity-MM" / "stage4"
+    (stage / "gpt4_data").rename(stage / "17M")
+    (only,) = find(tmp_path)
+    assert only.name == "Infinity-MM synthetic"
+    (said,) = caplog.messages
+    assert f"{stage}/17M/laion is taken for neither part" in said and "one with gpt" in said
+    (stage / "synthetic_data").rename(stage / "08M")
+    with pytest.raises(UserError, match=f"^--data {tmp_path}: of Infinity-MM.*{stage}/08M/all, {stage}/17M/laion is"):
+        find(tmp_path)
+    (stage / "17M" / "laion").rename(stage / "17M" / "gpt")
+    assert [source.name for source in find(tmp_path)] == ["Infinity-MM GPT-4"]
+
+
 def test_images_and_videos_are_not_mixed(tmp_path: Path) -> None:
     published.infinity_mm(tmp_path)
     published.activitynet(tmp_path)

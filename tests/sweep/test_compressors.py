@@ -103,6 +103,22 @@ def test_three_places_and_what_goes_first(ask: Any, bare: Path, tmp_path: Path) 
         plan_of(chosen, data, tmp_path)
 
 
+def test_one_row_names_a_compressor_for_each_model(bare: Path, tmp_path: Path) -> None:
+    """By `{model}`, in the row or for the experiment; the plan is another where that compressor is another."""
+    data = tmp_path / "data"
+    layouts.next_qa(data)
+    rows = [{"method": "cnn", "fields": {"compressor": f"{tmp_path}/nets/{{model}}/logit"}, "keep": 0.5}]
+    chosen = load(write_experiment(tmp_path, bare, rows, ("NExT-QA-MC",)), "paper")
+    keys = set()
+    for seed in (1, 2):
+        place = saved(tmp_path / "nets" / "bare" / "logit", seed=seed)
+        keys.add(plans._key(chosen, data))
+    assert len(keys) == 2
+    (cell,) = plan_of(chosen, data, tmp_path).cells
+    assert cell.settings["method"]["fields"]["compressor"] == str(place)
+    assert list(cell.settings["method"]["compressor"]) == ["logit"]
+
+
 def test_the_answers_are_those_of_the_compressor_that_was_chosen(ask: Any, bare: Path, tmp_path: Path) -> None:
     """One for another model is refused by name: so the one beside the data was read, and not the checkpoint's."""
     data = tmp_path / "data"

@@ -143,12 +143,16 @@ def find(path: Path) -> list[Source]:
         *jsonl.find(own),
     ]:
         found.setdefault(f"{source.name} {source.media}", source)
+    unnamed = infinity_mm.unnamed(files)
     if not found:
         splits.refuse_only_tests(path, files)
-        raise UserError(
-            f"--data {path}: nothing in it is known; known are LLaVA-Video-178K, NExT-QA (train.csv), ActivityNet-QA "
+        known = (
+            "nothing in it is known; known are LLaVA-Video-178K, NExT-QA (train.csv), ActivityNet-QA "
             f"(train_q.json, train_a.json), Infinity-MM (stage4) and .jsonl files of {jsonl.KEYS}"
         )
+        raise UserError(f"--data {path}: {unnamed or known}")
+    if unnamed:
+        log.warning(unnamed)
     return list(found.values())
 
 
