@@ -23,7 +23,7 @@ from model_wrappers import hub as client
 from model_wrappers.errors import UserError
 from model_wrappers.families.checkpoint import find_checkpoint
 from tests.loopback_hub import COMMIT, Hub, Repository, folder_files, serving, use
-from tests.tiny import tiny_qwen2_vl
+from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,10 @@ def known(monkeypatch: pytest.MonkeyPatch, family: str, revision: str = COMMIT) 
     monkeypatch.setitem(models._KNOWN, "Tiny-VL", ModelInfo("Tiny-VL", family, NAME, revision, {"max_new_tokens": 2}))
 
 
-@pytest.mark.parametrize(("family", "make"), [("qwen2_vl", tiny_qwen2_vl), ("llava_llama", tiny_vila)])
+@pytest.mark.parametrize(
+    ("family", "make"),
+    [("qwen2_vl", tiny_qwen2_vl), ("llava_onevision", tiny_llava_onevision), ("llava_llama", tiny_vila)],
+)
 def test_a_published_checkpoint_at_its_commit(hub: Hub, monkeypatch: Any, family: str, make: Any) -> None:
     folder = Path(make(layout="hub") if make is tiny_vila else make())
     hub.models[NAME] = Repository(folder_files(folder))
