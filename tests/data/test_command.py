@@ -28,6 +28,7 @@ def test_everything_is_got_and_then_opened(servers: Hub, said: Said, tmp_path: P
     assert [line.split(":")[1].strip() for line in hand] == ["NExT-QA-MC", "NExT-QA-OE", "ActivityNet-QA"]
     assert f"put them into {data / 'ActivityNet-QA' / 'all_test'}" in hand[2]
     listing = out[: out.index("will be downloaded")]
+    assert "  MVBench: videos of NTU RGB+D, which its licence" in listing, "before anything is downloaded"
     assert "Data in" in listing and all(name in listing for name in sources.SOURCES)
     assert "MMStar          missing  to get: 0.0 MB" in listing
     shutil.copytree(published / "NExT-QA" / "NExTVideo", data / "NExT-QA" / "NExTVideo")
