@@ -4,14 +4,16 @@ PYTHON ?= python3
 PROFILE ?= micro
 DATA :=
 JUDGE_LIMIT :=
+RAY :=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TABLES := table1 table2 table3 table4 table5 table6 table7 table8
 RUN = --profile $(PROFILE) $(if $(DATA),--data '$(DATA)')
-ASK = $(BIN)/retain run $(1) $(RUN)$(if $(JUDGE_LIMIT), --judge-limit '$(JUDGE_LIMIT)')
+WORKERS = $(if $(RAY), --ray '$(RAY)')
+ASK = $(BIN)/retain run $(1) $(RUN)$(WORKERS)$(if $(JUDGE_LIMIT), --judge-limit '$(JUDGE_LIMIT)')
 # Real data is downloaded first, where it is not there, but not before all else is: `retain data` lists it with its sizes.
-FIRST = $(if $(filter micro,$(PROFILE)),,$(BIN)/retain doctor $(1) $(RUN) --before-data && $(BIN)/retain data $(1) $(RUN) || exit $$?; )
+FIRST = $(if $(filter micro,$(PROFILE)),,$(BIN)/retain doctor $(1) $(RUN)$(WORKERS) --before-data && $(BIN)/retain data $(1) $(RUN) || exit $$?; )
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 .DEFAULT_GOAL := help
@@ -30,6 +32,7 @@ help:
 	@echo "make tables   all eight, and the figure. Each table is printed and written to results/runs/tables/"
 	@echo "              PROFILE=micro, the default, needs no GPU; PROFILE=paper: 7B models, real data, got first into"
 	@echo "              results/data/paper (DATA=folder: another); JUDGE_LIMIT=dollars: what a table's judges may cost"
+	@echo "              RAY=auto: on all GPUs of this machine; RAY=HOST:PORT: on a Ray cluster that this machine is part of"
 	@echo "make test     run the tests"
 	@echo "make check    ruff, and mypy on both packages"
 	@echo "make bench    measure speed: the sweep against VLMEvalKit's loop, the whole grid, overhead, import time"

@@ -1,23 +1,24 @@
 """Repositories of the Hugging Face hub: downloads that never wait for ever, and faults told in one sentence.
 
-huggingface_hub resumes a file where it was cut and asks again after a passing fault by itself. What it lacks is a limit
-for some of its requests, and sentences that say what to do.
+huggingface_hub asks again after a passing fault by itself. What it lacks is a limit for some of its requests, sentences
+that say what to do, and downloads that go on where they were cut: those are `model_wrappers.hub_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from model_wrappers import hub_files
 from model_wrappers.errors import UserError
+from model_wrappers.hub_files import Kind
 
 SECONDS = 20.0
 """How long a request may give nothing before it is asked again or given up: huggingface_hub has no limit for some and a
 minute for others. HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT, where they are larger, lengthen it."""
-
-Kind = Literal["model", "dataset"]
 
 
 def download(
@@ -28,7 +29,8 @@ def download(
     cache: Path | None = None,
     patterns: list[str] | None = None,
 ) -> Path:
-    """The folder of a repository's files in the hub's cache; what is not there yet is downloaded.
+    """The folder of a repository's files in the hub's cache; what is not there yet is downloaded, a file that was cut
+    from where it was.
 
     Args:
         repository: ``owner/name``.
@@ -40,13 +42,16 @@ def download(
     Raises:
         UserError: one sentence that names the repository and says what to do.
     """
-    from huggingface_hub import snapshot_download
-
     with answering(repository, revision, kind):
-        found = snapshot_download(
-            repository, repo_type=kind, revision=revision, cache_dir=cache, allow_patterns=patterns
-        )
-        return Path(found)
+        try:
+            listed = hub_files.listing(repository, revision, kind)
+        except Exception:  # without the hub, what is there is enough where it is whole
+            if found := cached(repository, revision, kind=kind, cache=cache, patterns=patterns):
+                return found
+            raise
+        if (commit := hub_files.note(listed, cache)) != listed.commit:  # a new commit came in between
+            listed = replace(hub_files.listing(repository, commit, kind), revision=listed.revision)
+        return hub_files.get(listed, cache, patterns)
 
 
 def cached(

@@ -34,7 +34,8 @@ class Repository:
 class Hub:
     """A running hub. `faults`: called with each request; what it returns is done to it (None: it is answered).
 
-    A fault is a status (with the hub's own words for what is gated), `"hang"`, or `"cut"`: half of the file is sent.
+    A fault is a status (with the hub's own words for what is gated), `"hang"`, `"cut"` (half of the file is sent),
+    `"stall"` (so, and the connection stays open), or the address that the request is sent on to.
     """
 
     url: str = ""
@@ -116,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             self._refuse(fault, "GatedRepo" if fault == 403 else None)
+        elif isinstance(fault, str) and fault.startswith("http"):
+            self._send(302, b"", {"Location": fault})
         elif (found := API.fullmatch(path)) is not None:
             self._api(*found.groups())
         elif (found := FILE.fullmatch(path)) is not None:
@@ -157,17 +160,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         if span:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return self._send(206 if span else 200, content[start:], headers, cut=fault == "cut")
+        return self._send(206 if span else 200, content[start:], headers, fault)
 
     def _refuse(self, status: int, code: str | None) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no"} if code else {})
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str], cut: bool = False) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str], fault: Any = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if cut else content)
-        if cut and self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        half = fault in ("cut", "stall")
+        self.wfile.write(content[: len(content) // 2] if half else content)
+        if fault == "stall":
+            self.state.over.wait(60)
+        if half:
             self.close_connection = True

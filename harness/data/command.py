@@ -110,6 +110,9 @@ def _tell(states: list[State], wanted: list[Wanted], folder: Path) -> None:
         size = "" if each is None else "size unknown" if each.size is None else f"to get: {gigabytes(each.size)}"
         hand = "by hand: see below" if found.by_hand else ""
         print(f"  {found.benchmark:<15} {found.status:<8} {'  '.join(filter(None, (size, hand)))}".rstrip())
+    for found in states:
+        if found.ahead:
+            print(f"  {found.benchmark}: {found.ahead}.")
     if wanted:
         total, room = sum(each.size or 0 for each in wanted), sum(each.room for each in wanted)
         print(f"  {gigabytes(total)} will be downloaded, {gigabytes(room)} of disk used; Ctrl-C, and it goes on later.")

@@ -12,10 +12,10 @@ from typing import Any
 import portalocker
 
 from harness.data import hub, manifest
-from harness.data.download import Checksum, Told, download, size_of
 from harness.data.sources import Source, source, tsv_address
 from harness.data.state import archives, state
 from harness.data.unpack import unpack, whole
+from model_wrappers.download import Checksum, Told, download, size_of
 from model_wrappers.errors import UserError
 
 
@@ -48,9 +48,7 @@ def ask(name: str, data: Path) -> Wanted | None:
         return Wanted(known, (), None, 0, unpacked)
     if known.hub:
         listed = hub.listing(*known.hub)
-        folder = hub.snapshot(*known.hub, data)
-        there = 0 if folder is None else sum(_there(folder / path, size) for path, (size, _) in listed.files.items())
-        left = listed.size - there
+        left = listed.size - hub.got(listed, data)
         packed = sum(size for path, (size, _) in listed.files.items() if path.endswith((".zip", ".pkl")))
         room = left + (unpacked or (packed if known.unpacked else 0))
         return Wanted(known, (), listed, left, room)
@@ -140,10 +138,6 @@ def _addresses(known: Source, data: Path) -> list[tuple[str, Path, Checksum, int
 
 def _packed(paths: list[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
-
-
-def _there(path: Path, size: int) -> int:
-    return size if _length(path) == size else 0
 
 
 def _length(path: Path) -> int:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.vlmevalkit import hub_cache
+from model_wrappers import hub_files
 from model_wrappers.errors import UserError
-from model_wrappers.hub import Kind, answering, download
+from model_wrappers.hub import answering, download
+from model_wrappers.hub_files import PART, Kind, Listing, home
 
-
-@dataclass(frozen=True)
-class Listing:
-    """A revision of a data set. `files`: by path, its size in bytes and, where the hub tells it, its sha256."""
-
-    repository: str
-    revision: str
-    commit: str
-    files: dict[str, tuple[int, str | None]]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(size for size, _ in self.files.values())
+ORPHAN = ".incomplete"
+"""The end of a file's name in `blobs/` while huggingface_hub downloads it."""
 
 
 def snapshot(repository: str, revision: str, data: Path) -> Path | None:
     """The folder with the files of a data set in the hub cache of `data`, or None; it need not be whole."""
-    folder = _folder(repository, "dataset", hub_cache(data))
+    folder = home(repository, "dataset", hub_cache(data))
     reference = folder / "refs" / revision
     if not reference.is_file():
         return None
@@ -39,36 +28,38 @@ def snapshot(repository: str, revision: str, data: Path) -> Path | None:
 
 def half(repository: str, kind: Kind, cache: Path) -> int:
     """How many files of a repository are half downloaded in a cache of the hub, by whichever program."""
-    return sum(1 for _ in (_folder(repository, kind, cache) / "blobs").glob("*.incomplete"))
-
-
-def _folder(repository: str, kind: Kind, cache: Path) -> Path:
-    return cache / f"{kind}s--{repository.replace('/', '--')}"
+    blobs = home(repository, kind, cache) / "blobs"
+    return sum(1 for end in (ORPHAN, PART) for _ in blobs.glob(f"*{end}"))
 
 
 def listing(repository: str, revision: str) -> Listing:
     """Ask the hub what a data set holds. UserError where it does not say."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
     with answering(repository, revision, "dataset"):
-        api = HfApi()
-        commit = str(api.dataset_info(repository, revision=revision).sha)
-        tree = api.list_repo_tree(repository, repo_type="dataset", revision=commit, recursive=True)
-        files = {
-            entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None)
-            for entry in tree
-            if isinstance(entry, RepoFile)
-        }
-    return Listing(repository, revision, commit, files)
+        return hub_files.listing(repository, revision, "dataset")
+
+
+def got(listed: Listing, data: Path) -> int:
+    """Bytes that the cache of `data` has of a data set, of files that are half downloaded, too."""
+    kept = home(listed.repository, listed.kind, hub_cache(data))
+    there = 0
+    for path, (size, sha256) in listed.files.items():
+        place = kept / "snapshots" / listed.commit / path
+        if place.is_file():
+            there += size if place.stat().st_size == size else 0
+        elif sha256 and (part := kept / "blobs" / f"{sha256}{PART}").is_file():
+            there += min(size, part.stat().st_size)
+    return there
 
 
 def fetch(listed: Listing, data: Path) -> list[Path]:
-    """Download what the cache of `data` lacks of a data set, and verify all of it; its files.
+    """Download what the cache of `data` lacks of a data set, and verify all of it; its files. To be called where no
+    other process gets it: what downloads that were killed left, and nothing goes on with, is removed.
 
     Raises UserError for a fault of the hub, and for a file that is not what the hub lists, also when got anew.
     """
     wrong: list[Path] = []
+    for orphan in (home(listed.repository, listed.kind, hub_cache(data)) / "blobs").glob(f"*{ORPHAN}"):
+        orphan.unlink(missing_ok=True)
     for _ in range(2):
         folder = download(listed.repository, listed.revision, kind="dataset", cache=hub_cache(data))
         if folder.name != listed.commit:  # a new commit came in between

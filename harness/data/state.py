@@ -30,6 +30,7 @@ class State:
 
     `lacks`: what `retain data` gets, in words. `packed`: folders whose archives are there and not unpacked, or only
     half; opening the benchmark unpacks them too. `by_hand`: what must be placed, and exactly where, a sentence each.
+    `ahead`: what will have to be placed, where only the questions that are still to be downloaded tell what lacks.
     `extras`: what `retain data` would get besides. `folder`: where its files lie, or will.
     """
 
@@ -41,6 +42,7 @@ class State:
     packed: tuple[Path, ...] = ()
     by_hand: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
+    ahead: str = ""
 
     @property
     def sentence(self) -> str:
@@ -50,7 +52,7 @@ class State:
             again = "goes on with it" if self.status == "partial" else "gets it"
             said = [*self.lacks, *(f"{folder} is not unpacked" for folder in self.packed)]
             steps.append(f"{', '.join(said)}, {command(self.benchmark, self.data)} {again}")
-        steps += self.by_hand
+        steps += [*self.by_hand, *filter(None, [self.ahead])]
         return f"{self.benchmark}: {'; '.join(steps)}" if steps else ""
 
 
@@ -104,14 +106,23 @@ def _hub(known: Source, data: Path) -> State:
     assert known.hub is not None
     folder = snapshot(*known.hub, data)
     if folder is None:
-        return _state(known, data, data / "hub", "missing", [f"{known.hub[0]} is not in {data / 'hub'}"])
+        lacks = [f"{known.hub[0]} is not in {data / 'hub'}"]
+        return _state(known, data, data / "hub", "missing", lacks, ahead=_ahead(known))
     lacks = [wrong] if (wrong := manifest.fault(data, known.benchmark) or _cut_short(known, data)) else []
     broken = _broken(known, data)
     lacks = [f"{broken} is no whole zip file"] if broken and not lacks else lacks
     packed = [target for paths, target in archives(known, data) if not broken and not whole(paths, target)]
     by_hand = [] if lacks or known.by_hand is None else _placed_in_snapshot(known.by_hand, folder)
-    return _state(
-        known, data, folder, "partial" if lacks or packed or by_hand else "present", lacks, by_hand, packed=packed
+    status = "partial" if lacks or packed or by_hand else "present"
+    return _state(known, data, folder, status, lacks, by_hand, packed=packed, ahead=_ahead(known) if lacks else "")
+
+
+def _ahead(known: Source) -> str:
+    if known.by_hand is None:
+        return ""
+    return (
+        f"{known.by_hand.what} must be placed by hand afterwards: get them from {known.by_hand.page}; where exactly is "
+        "told when the rest is there"
     )
 
 
@@ -222,6 +233,7 @@ def _state(
     by_hand: Any = (),
     extras: Any = (),
     packed: Any = (),
+    ahead: str = "",
 ) -> State:
     targets = tuple(dict.fromkeys(packed))
-    return State(known.benchmark, data, status, folder, tuple(lacks), targets, tuple(by_hand), tuple(extras))
+    return State(known.benchmark, data, status, folder, tuple(lacks), targets, tuple(by_hand), tuple(extras), ahead)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from harness.options import RayOption
+
 LACKING = 1
 """Exit status where something that is needed is missing."""
 
@@ -26,22 +28,28 @@ def doctor(
     before_data: Annotated[
         bool, typer.Option("--before-data", help="fail only for what `retain data` is not about to see to")
     ] = False,
+    ray: RayOption = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Say what a profile needs and what of it is missing: packages, GPU, models, data, judges, disk."""
     from harness import experiments
     from harness.doctor import data as of_data
-    from harness.doctor import examine, report
+    from harness.doctor import examine, gpu, report
     from harness.doctor import judges as of_judges
     from harness.opening import check_given
     from harness.results import account_of, check_judges
     from harness.store import Store
+    from harness.sweep import cluster
 
+    if ray is not None:
+        cluster.check(ray)
     chosen = names or experiments.names_with(profile)
     loaded = [experiments.load(name, profile, data=data) for name in chosen]
     if data is not None and (data.exists() or all(experiment.data == "micro" for experiment in loaded)):
         check_given(data)  # real data may be still to come: the report says what, and `retain data` makes the folder
     found = examine(loaded, data, store)
+    if ray not in (None, cluster.AUTO):
+        found = gpu.of_a_cluster(found)
     if json:
         print(report.to_json(profile, found), end="")
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.doctor.check import Check, State, size
@@ -51,6 +52,19 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
         )
         found.append(Check(AREA, model, state, f"{told}; {where} has {size(most)}"))
     return [*found, Check(AREA, "estimate", "ok", FORMULA)] if large else found
+
+
+def of_a_cluster(checks: Iterable[Check]) -> list[Check]:
+    """The checks where nodes of a cluster answer: a GPU that this machine lacks is no reason to stop, and theirs are
+    not looked at.
+    """
+    nodes = "; with --ray the cluster's nodes answer, whose GPUs are not looked at"
+    return [
+        replace(check, state="warning", said=check.said + nodes)
+        if (check.area, check.state) == (AREA, "missing")
+        else check
+        for check in checks
+    ]
 
 
 def _demand(experiment: Experiment, model: str, data: Path | None) -> _Demand:

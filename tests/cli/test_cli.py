@@ -84,7 +84,7 @@ def test_help_and_lists_load_nothing_heavy(said: Said) -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("run", "table", "figure", "reference", "list", "data", "vlmeval", "micro", "bench", "efficiency"):
         assert f"\n  {name} " in out
-    assert "models: micro-" in out and "experiments: bounds, figure3, matched, positions, table1" in out
+    assert "models: micro-" in out and "experiments: bounds, check, figure3, matched, positions, table1" in out
 
 
 def test_the_papers_own_table(said: Said, tmp_path: Path) -> None:

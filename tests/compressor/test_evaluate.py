@@ -140,18 +140,16 @@ def test_the_command_measures_the_held_out_samples(tmp_path: Path, capsys: pytes
 
 
 def test_the_command_takes_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     from model_wrappers.compressor import hub
 
     _net().save_pretrained(tmp_path / "net")
     asked: list[str] = []
 
-    def give(repository: str, **settings: object) -> str:
+    def give(repository: str, revision: str | None, patterns: list[str]) -> Path:
         asked.append(repository)
-        return str(tmp_path / "net")
+        return tmp_path / "net"
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
+    monkeypatch.setattr(hub, "download", give)
     hub._from_hub.cache_clear()
     try:
         command = ["compressor", "evaluate", "--compressor", "someone/net", "--data"]

@@ -64,8 +64,9 @@ def test_what_is_missing_is_one_sentence(name: str, tmp_path: Path) -> None:
     assert said.startswith(f"{name}: ") and "\n" not in said
     assert f"`retain data {name} --data {tmp_path}` gets it" in said and str(tmp_path) in said
     wanted = source(name).by_hand
-    if wanted and wanted.place:
-        assert wanted.page in said and f"put them into {tmp_path / wanted.place}" in said
+    if wanted:
+        assert wanted.what in said and wanted.page in said
+        assert f"put them into {tmp_path / wanted.place}" in said if wanted.place else "by hand afterwards" in said
 
 
 def cut_tsv(data: Path) -> None:

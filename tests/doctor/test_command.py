@@ -86,6 +86,19 @@ def test_pictures_are_a_share_of_the_room() -> None:
     assert disk.pictures([table3.model_copy(update={"models": table3.models[:2]}), load("table3")]) == 0
 
 
+def test_a_cluster_has_the_gpus(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command starts on one of its nodes, often one without a GPU; `auto` is this machine."""
+    checks = [Check("GPU", "devices", "missing", "there is none")]
+    monkeypatch.setattr("harness.doctor.examine", lambda *_: checks)
+    status, _, err = said("doctor", "table7", "--ray", "nowhere")
+    assert status == 2 and "--ray nowhere: allowed are auto and HOST:PORT" in err
+    assert said("doctor", "table7", "--ray", "auto")[0] == 1
+    monkeypatch.setattr("harness.sweep.cluster._fault", lambda *_: None)
+    status, out, _ = said("doctor", "table7", "--ray", "head:6379")
+    assert status == 0 and "there is none; with --ray the cluster's nodes answer" in out
+    assert "All is well, with warnings: 1." in out
+
+
 def test_what_retain_data_gets_is_no_reason_to_stop_before_it(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = [Check("data", "Video-MME", "missing", "is not there"), Check("judge", "m", "missing", "is retired")]
     monkeypatch.setattr("harness.scoring.wordnet.available", lambda: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from PIL import Image
 from harness import models
 from harness.cli import main
 from harness.models import ModelInfo, open_model
+from model_wrappers import download as downloading
 from model_wrappers import hub as client
 from model_wrappers.errors import UserError
 from model_wrappers.families.checkpoint import find_checkpoint
 from tests.loopback_hub import COMMIT, Hub, Repository, folder_files, serving, use
-from tests.tiny import tiny_qwen2_vl
+from tests.tiny import tiny_llava_onevision, tiny_qwen2_vl
 from tests.tiny_vila import tiny_vila
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,10 @@ def known(monkeypatch: pytest.MonkeyPatch, family: str, revision: str = COMMIT) 
     monkeypatch.setitem(models._KNOWN, "Tiny-VL", ModelInfo("Tiny-VL", family, NAME, revision, {"max_new_tokens": 2}))
 
 
-@pytest.mark.parametrize(("family", "make"), [("qwen2_vl", tiny_qwen2_vl), ("llava_llama", tiny_vila)])
+@pytest.mark.parametrize(
+    ("family", "make"),
+    [("qwen2_vl", tiny_qwen2_vl), ("llava_onevision", tiny_llava_onevision), ("llava_llama", tiny_vila)],
+)
 def test_a_published_checkpoint_at_its_commit(hub: Hub, monkeypatch: Any, family: str, make: Any) -> None:
     folder = Path(make(layout="hub") if make is tiny_vila else make())
     hub.models[NAME] = Repository(folder_files(folder))
@@ -100,7 +105,7 @@ def test_nobody_listens(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_connection_that_is_cut_goes_on_where_it_was(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # a piece of which only a part came is got again
+    monkeypatch.setattr(downloading, "_PIECE", 1000)  # a piece of which only a part came is got again
     cut = ["model.safetensors"]
 
     def once(request: Any) -> str | None:
@@ -111,6 +116,38 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(hub: Hub, monkeypatch: py
     size = len(hub.models[NAME].files["model.safetensors"])
     assert hub.gets("model.safetensors") == [None, f"bytes={size // 2 // 1000 * 1000}-"]
     assert (folder / "model.safetensors").read_bytes() == hub.models[NAME].files["model.safetensors"]
+
+
+def test_a_process_that_was_killed_is_gone_on_with(hub: Hub, tmp_path: Path) -> None:
+    content = hub.models[NAME].files["model.safetensors"]
+    blobs = tmp_path / "cache" / f"models--{NAME.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(content).hexdigest()}.part").write_bytes(content[:1000])
+    folder = find_checkpoint(NAME, COMMIT)
+    assert hub.gets("model.safetensors") == ["bytes=1000-"]
+    assert (folder / "model.safetensors").read_bytes() == content and not list(blobs.glob("*.*"))
+
+
+def test_the_token_goes_to_the_hub_alone(hub: Hub, monkeypatch: Any, capfd: Any, tmp_path: Path) -> None:
+    """The hub sends clients to another server for large files; and a netrc's password does not take its place."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    keys: dict[str, set[str | None]] = {"hub": set(), "store": set()}
+    with serving() as store:
+        store.models = hub.models
+        elsewhere = store.url.replace("127.0.0.1", "localhost")
+
+        def send_on(request: Any) -> str | None:
+            large = request.command == "GET" and request.path.endswith("model.safetensors")
+            keys["hub"] |= {request.headers["Authorization"]} if large else set()
+            return elsewhere + request.path if large else None
+
+        hub.faults = send_on
+        store.faults = lambda request: keys["store"].add(request.headers["Authorization"])
+        find_checkpoint(NAME, COMMIT)
+    assert keys == {"hub": {"Bearer hf_secret"}, "store": {None}} and store.gets("model.safetensors") == [None]
+    assert "hf_secret" not in "".join(capfd.readouterr())
 
 
 def test_a_download_that_was_given_up_is_not_taken_for_a_checkpoint(hub: Hub) -> None:

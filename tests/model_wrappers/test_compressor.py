@@ -178,18 +178,16 @@ def test_a_broken_folder(tmp_path: Path, name: str, damage: str) -> None:
 
 
 def test_a_hub_id_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     Compressor("some-mllm").save_pretrained(tmp_path)
     asked = []
 
-    def give(repository: str, revision: str | None, allow_patterns: list[str], **_: object) -> str:
-        asked.append((repository, revision, sorted(allow_patterns)))
+    def give(repository: str, revision: str | None, patterns: list[str]) -> Path:
+        asked.append((repository, revision, sorted(patterns)))
         if repository != "someone/net":
-            raise OSError("no such repository")
-        return str(tmp_path)
+            raise UserError("no such repository")
+        return tmp_path
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
+    monkeypatch.setattr(hub, "download", give)
     hub._from_hub.cache_clear()
     try:
         for _ in range(2):

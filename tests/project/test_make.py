@@ -75,6 +75,10 @@ def test_each_table_is_run_from_its_experiment(answering: Any, table: str) -> No
     done, calls = answering(table, "PROFILE=paper", "JUDGE_LIMIT=5")
     before = [f"doctor {table} --profile paper --before-data", f"data {table} --profile paper"]
     assert (done.returncode, calls) == (0, [*before, f"run {table} --profile paper --judge-limit 5"])
+    done, calls = answering(table, "PROFILE=paper", "RAY=head:6379", "JUDGE_LIMIT=5")
+    before[0] = f"doctor {table} --profile paper --ray head:6379 --before-data"
+    asked = f"run {table} --profile paper --ray head:6379 --judge-limit 5"
+    assert (done.returncode, calls) == (0, [*before, asked])
 
 
 def test_all_tables_are_run_one_after_another(answering: Any) -> None:
@@ -88,6 +92,9 @@ def test_all_tables_are_run_one_after_another(answering: Any) -> None:
     ]
     done, calls = answering("tables", "JUDGE_LIMIT=0.5")
     asked = [f"run {name} --profile micro --judge-limit 0.5" for name in (*TABLES, "figure3")]
+    assert (done.returncode, calls) == (0, [*asked, FIGURE[1]])
+    done, calls = answering("tables", "RAY=auto")
+    asked = [f"run {name} --profile micro --ray auto" for name in (*TABLES, "figure3")]
     assert (done.returncode, calls) == (0, [*asked, FIGURE[1]])
 
 

@@ -295,6 +295,19 @@ def test_costs_are_told_for_models_of_the_table(tmp_path: Path) -> None:
         load(written(tmp_path, ("profiles.micro.costs_at", {QWEN: 0})))
 
 
+def test_the_check_needs_only_what_is_got_before_it() -> None:
+    """The second of the README's checks: of the data that the first one gets, with the inputs of Table 1."""
+    from harness.benchmarks import benchmark
+
+    found, table1 = load("check", "paper"), load("table1", "paper")
+    assert (found.benchmarks, [row.method for row in found.rows]) == (["MMStar"], ["vanilla"])
+    assert (found.models, found.model_settings) == (table1.models, table1.model_settings)
+    assert found.judge_of("MMStar") == "official" and not benchmark("MMStar").needs_judge
+    checks = (ROOT / "README.md").read_text().partition("first three checks to make:")[2]
+    first, second = re.findall(r"retain (?:data|run) ([^`]+)`", checks)[:2]
+    assert "MMStar" in first.split() and second.startswith("check --profile paper")
+
+
 def test_averages_are_those_of_the_paper() -> None:
     for name in (name for name in experiment_names() if name.startswith("table") and name not in EFFICIENCY):
         header = (ROOT / f"results/reference/{name}.csv").read_text().splitlines()[0].split(",")

@@ -6,7 +6,7 @@ TLS certificates are verified; what VLMEvalKit does to urllib's when it is impor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,11 +43,17 @@ def size_of(url: str) -> int | None:
     return int(length) if length.isdigit() else None
 
 
-def download(url: str, target: Path, checksum: Checksum, told: Told = lambda _: None) -> None:
+def download(
+    url: str,
+    target: Path,
+    checksum: Checksum,
+    told: Told = lambda _: None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Get the file at `url` as `target`, which appears when it is complete and has the checksum.
 
     What was got is in `<target>.part` meanwhile, and gone on with the next time. Where `target` is there and right,
-    nothing is asked for.
+    nothing is asked for. `headers` are sent with each request, a server's key to no other server than that of `url`.
 
     Raises UserError, naming the address, for a server that refuses, fails or stops answering; for other bytes than the
     checksum says (they are thrown away); for a disk that takes no more.
@@ -61,13 +67,13 @@ def download(url: str, target: Path, checksum: Checksum, told: Told = lambda _: 
         if part.exists():
             told(part.stat().st_size)
         resumed = part.exists()
-        _again(lambda: _more(url, part, told), url, lambda: _length(part))
+        _again(lambda: _more(url, part, told, headers or {}), url, lambda: _length(part))
         if _digest(part, checksum[0]) != checksum[1]:
             # What was there before may have been of an older file: the second time it is all of one.
             told(-_length(part))
             part.unlink()
             if resumed:
-                return download(url, target, checksum, told)
+                return download(url, target, checksum, told, headers)
             raise UserError(f"{url} gives a file with another {checksum[0]} than the published {checksum[1]}")
         part.replace(target)
     except OSError as error:
@@ -75,10 +81,10 @@ def download(url: str, target: Path, checksum: Checksum, told: Told = lambda _: 
     return None
 
 
-def _more(url: str, part: Path, told: Told) -> None:
+def _more(url: str, part: Path, told: Told, headers: Mapping[str, str]) -> None:
     """Ask for what `part` lacks, once."""
     start = _length(part)
-    response, problem = _ask("GET", url, {"Range": f"bytes={start}-"} if start else {})
+    response, problem = _ask("GET", url, {**headers, **({"Range": f"bytes={start}-"} if start else {})})
     with response:
         if response.status_code == 416:  # nothing lies behind what is there; the checksum tells whether it is all
             return
@@ -106,7 +112,8 @@ def _ask(method: str, url: str, headers: dict[str, str] | None = None) -> tuple[
             method,
             url,
             # Not compressed on the way: lengths and ranges shall count the file's own bytes.
-            headers={"Accept-Encoding": "identity", **(headers or {})},
+            headers={**(headers or {}), "Accept-Encoding": "identity"},
+            auth=_as_given,
             timeout=(CONNECT, READ),
             stream=True,
             allow_redirects=True,
@@ -124,6 +131,11 @@ def _ask(method: str, url: str, headers: dict[str, str] | None = None) -> tuple[
         return response, ""
     reason = {401: "refuses it", 403: "refuses it", 404: "has no such file", 410: "has it no more"}
     return response, f"{url}: the server {reason.get(response.status_code, 'refuses it')} ({response.status_code})"
+
+
+def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps requests from putting a password of the user's netrc in the place of a header that was given."""
+    return request
 
 
 def _again(ask: Callable[[], Any], url: str, got: Callable[[], int] = lambda: 0) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import tenacity
 
-from harness.data import download as downloading
-from harness.data.download import download, size_of
+from model_wrappers import download as downloading
+from model_wrappers.download import download, size_of
 from model_wrappers.errors import UserError
 from tests.loopback_hub import Hub, serving
 
