@@ -16,10 +16,14 @@ from harness.data.state import missing, state
 from harness.doctor import data as doctor
 from harness.experiments import load
 from harness.opening import unpublished
+from harness.plan import Plan
 from harness.vlmevalkit import kit
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
+from tests.conftest import Said
+from tests.sweep.conftest import checkpoint, write_experiment
 
+__all__ = ["checkpoint"]
 FILES = {
     "NExT-QA-MC": ("NExT-QA/test.csv", layouts.next_qa),
     "ActivityNet-QA": ("ActivityNet-QA/test_q.json", layouts.activitynet),
@@ -82,6 +86,19 @@ def shorten(path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
     else:
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def test_a_run_says_so(said: Said, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, place = write_experiment(tmp_path, checkpoint, benchmarks=("NExT-QA-MC",)), laid_out("NExT-QA-MC", tmp_path)
+    monkeypatch.setattr("harness.cli.unpublished", unpublished)
+
+    def stop(_: Plan) -> list[str]:
+        raise UserError("far enough")
+
+    monkeypatch.setattr(Plan, "left_out", stop)
+    status, _, err = said("run", path, "--profile", "paper", "--data", tmp_path, "--store", tmp_path / "runs")
+    assert status == 2 and err.endswith("retain: far enough\n")
+    assert f"retain: NExT-QA-MC: {place} has not the sha256 that its authors' file has: it is cut short" in err
 
 
 def test_generated_questions_are_no_published_ones(tmp_path: Path) -> None:
