@@ -19,7 +19,7 @@ from harness.disk import Refused, check_folder, refusal
 from harness.doctor.command import doctor
 from harness.flops.command import flops
 from harness.leaderboard.command import leaderboard
-from harness.opening import open_experiment, rehearse
+from harness.opening import open_experiment, rehearse, unpublished
 from harness.options import (
     DEFAULT_STORE,
     DataOption,
@@ -92,6 +92,8 @@ def run(
     check_folder(store, "--store")  # before the plan, which takes long; after mistakes, which leave no folder
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
+    for sentence in unpublished(chosen, opened.folder):
+        print(f"retain: {sentence}; scores may not be those of the benchmark", file=sys.stderr)
     for sentence in plan.left_out():
         print(f"retain: {sentence}; the table shows - there", file=sys.stderr)
     for said in impossible(plan):

@@ -187,14 +187,24 @@ def open_model(name: str, **settings: Any) -> Any:
         An object with ``decode``, ``encode``, ``prepare``, ``answer``, ``generate`` and ``close``.
 
     Raises:
-        UserError: unknown model or setting, or a file of the checkpoint is missing or broken; before any is loaded.
+        UserError: unknown model or setting, or a file of the checkpoint is missing or broken, before any is loaded; or
+            there is no room for the model.
     """
     info, cut = parse_model(name)
     family = family_class(info.family)
     allowed = [key for key in inspect.signature(family.__init__).parameters if key not in ("self", "model_path")]
     if unknown := sorted(set(settings) - set(allowed)):
         raise UserError(f"{info.name} has no setting {unknown[0]!r}; known: {', '.join(allowed)}.")
-    return family(info.path_or_hub_id, **{"revision": info.revision, **info.defaults, **cut, **settings})
+    asked = {"revision": info.revision, **info.defaults, **cut, **settings}
+    try:
+        return family(info.path_or_hub_id, **asked)
+    except (RuntimeError, MemoryError) as error:
+        from harness.sweep.device import is_out_of_memory, release, room
+
+        if not is_out_of_memory(error):
+            raise
+        release(error)  # what was loaded so far
+        raise UserError(f"{info.name} does not fit: {room(asked.get('device'))}") from None
 
 
 class Catalogue(dict):  # type: ignore[type-arg]

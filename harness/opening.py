@@ -43,6 +43,15 @@ def data_folder(chosen: Experiment, data: Path | None) -> Path:
     return folder
 
 
+def unpublished(chosen: Experiment, folder: Path) -> list[str]:
+    """A sentence for each benchmark whose questions are not the published ones, though real ones are wanted."""
+    from harness.benchmarks.witness import unlike
+
+    if chosen.data == "micro":
+        return []
+    return [f"{name}: {'; '.join(said)}" for name in chosen.benchmarks if (said := unlike(name, folder))]
+
+
 def check_given(data: Path) -> None:
     """UserError where a folder that was asked for is none."""
     if not data.is_dir():

@@ -81,29 +81,38 @@ def _mvbench(folder: Path) -> None:
     for key in ("root", "meta"):
         if not isinstance(content, dict) or key not in content:
             raise UserError(f"{path} has no key {key!r}; it needs root and meta")
+        if not isinstance(content[key], dict):
+            raise UserError(f"{path}: {key} is no object; it needs an entry for each task")
     for task, items in content["meta"].items():
         if task not in content["root"]:
             raise UserError(f"{path}: task {task!r} has no entry under root")
+        if not isinstance(items, list):
+            raise UserError(f"{path}: task {task!r} is no list of questions")
         for position, item in enumerate(items):
             where = f"{path}, task {task!r}, question {position + 1}"
             for key in ("video", "question", "answer", "candidates"):
-                if key not in item:
+                if not isinstance(item, dict) or key not in item:
                     raise UserError(f"{where}, has no key {key!r}; it needs video, question, answer, candidates")
-            if item["answer"] not in item["candidates"]:
+            if not isinstance(item["candidates"], list) or item["answer"] not in item["candidates"]:
                 raise UserError(f"{where}: the answer {item['answer']!r} is none of its candidates")
 
 
 def _mmbench_video(folder: Path) -> None:
     path = _file(folder, "MMBench-Video.tsv")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} cannot be read as TSV ({' '.join(str(error).split())})") from error
     require_columns(path, table, ["index", "video", "video_path", "question", "answer", "dimensions"])
     known = kit("vlmeval.dataset.utils.mmbench_video").L3_DIMS
     for position, value in enumerate(table["dimensions"]):
         where = f"{path}, row {position + 1}"
         try:
             names: Any = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise UserError(f"{where}: dimensions is {value!r}; it must be a list such as ['OCR']") from error
+        except (ValueError, SyntaxError):
+            names = None
+        if not isinstance(names, list):
+            raise UserError(f"{where}: dimensions is {value!r}; it must be a list such as ['OCR']")
         for dimension in names:
             if dimension not in known:
                 raise UserError(f"{where}: dimension {dimension!r} is not known; allowed are {', '.join(known)}")

@@ -198,7 +198,10 @@ def _videos_missing(known: Source, data: Path) -> list[str]:
     """The videos that the questions ask about and that are in none of the places where they are looked for."""
     questions = data / known.files[0].place
     if known.benchmark == "ActivityNet-QA":
-        wanted: dict[str, list[str]] = {f"v_{entry['video_name']}": [] for entry in _json(questions)}
+        try:
+            wanted: dict[str, list[str]] = {f"v_{entry['video_name']}": [] for entry in _json(questions)}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{questions} must be a list of entries with the key video_name") from error
         homes = [questions.parent / "all_test", questions.parent]
     else:
         maps = [data / home / "map_vid_vidorID.json" for home in ("NExT-QA", "NExT-OE")]
@@ -206,7 +209,7 @@ def _videos_missing(known: Source, data: Path) -> list[str]:
         try:
             with questions.open(newline="", encoding="utf-8") as file:
                 names = {row["video"] for row in csv.DictReader(file)}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(f"{questions} cannot be read as csv with a column 'video' ({error})") from error
         wanted = {name: [vidor[name]] if name in vidor else [] for name in names}
         homes = [data / home / "NExTVideo" for home in ("NExT-QA", "NExT-OE")]

@@ -121,32 +121,26 @@ def _length(url: str) -> int | None:
 
 
 def _check(there: State) -> Check:
-    """What is said of a benchmark. What only is to be unpacked is a warning, since the run does that itself.
+    """What is said of a benchmark. What only is to be unpacked is a warning, since the run does that itself; and so are
+    questions from the hub that are not those which VLMEvalKit knows: it may have newer ones.
 
     Raises UserError where the run would, of files whose contents are not as they should be.
     """
     from harness.benchmarks import hub
+    from harness.benchmarks.witness import unlike
 
     name = there.benchmark
     if there.lacks or there.by_hand:
         return Check(AREA, name, "missing", _sentence(there))
     hub.check(name, there.data)
-    if SOURCES[name].tsv:
-        _check_md5(name, there.folder / f"{SOURCES[name].tsv}.tsv")
+    others = unlike(name, there.data)
+    if others and not SOURCES[name].hub:
+        raise UserError("; ".join(others))
     if there.packed:
-        return Check(AREA, name, "warning", f"{_sentence(there)}, and so does the run")
+        others.append(f"{_sentence(there)}, and so does the run")
+    if others:
+        return Check(AREA, name, "warning", "; ".join(others))
     return Check(AREA, name, "ok", f"is in {there.folder}")
-
-
-def _check_md5(name: str, path: Path) -> None:
-    """A TSV that was placed by hand has no other witness; the run takes it as it is."""
-    from harness.benchmarks import benchmark
-    from harness.benchmarks.tsv import source
-    from harness.vlmevalkit import kit
-
-    entry = benchmark(name)
-    if source(entry, getattr(kit(entry.module), entry.class_name), path)["official"] is False:
-        raise UserError(f"{path} has not the md5 that VLMEvalKit knows: it is cut short or of another version")
 
 
 def _sentence(there: State) -> str:

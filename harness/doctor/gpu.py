@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.doctor.check import Check, State, size
 from harness.estimate.memory import FORMULA, need
 from harness.experiments import Experiment
+from harness.sweep.device import free
 from harness.sweep.memory import available
 
 AREA = "GPU"
@@ -42,7 +43,8 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
         found = [Check(AREA, "devices", "missing" if large else "ok", told)]
     else:
         found = [Check(AREA, "devices", "ok", ", ".join(f"{each.name}, {size(each.total_memory)}" for each in devices))]
-    most = max((each.total_memory for each in devices), default=available())
+    # What others hold is not to be had.
+    most = max((free(f"cuda:{number}") for number in range(len(devices))), default=available())
     where = "the GPU" if devices else "memory"
     for model, demand in demands.items():
         state: State = "ok" if demand.total <= most else "missing"
@@ -50,7 +52,7 @@ def checks(experiments: list[Experiment], data: Path | None) -> list[Check]:
             f"needs about {size(demand.total)} at up to {demand.tokens} visual tokens, "
             f"{size(demand.weights)} of it weights"
         )
-        found.append(Check(AREA, model, state, f"{told}; {where} has {size(most)}"))
+        found.append(Check(AREA, model, state, f"{told}; {where} has {size(most)} free"))
     return [*found, Check(AREA, "estimate", "ok", FORMULA)] if large else found
 
 

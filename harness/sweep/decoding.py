@@ -11,7 +11,6 @@ has it as its reason.
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import signal
@@ -26,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from harness.sweep.parcel import Parcel, receive
 from harness.sweep.process import fate, stop
 from model_wrappers.errors import SampleError, UserError
 
@@ -35,6 +35,9 @@ LOOK_AHEAD = 4
 """Samples decoded and waiting: enough to hide decoding, few enough to hold in memory."""
 MOST = 4
 """Processes that decode for one GPU; with more, one that waits for its turn holds memory for nothing."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread that brings a sample from a process waits for Python's lock, each of the few times that it must:
+default is 5 ms, and the model's thread, which lets go of the lock for microseconds, makes it wait all of them."""
 FEW = 50
 """Samples for which no process is started: it imports VLMEvalKit for itself, which takes seconds."""
 
@@ -128,7 +131,10 @@ class Decoding:
         # One torch thread for decoding: a second team of threads would take turns with the model's, or spin beside it.
         # It holds for the thread that says so and for those begun later, hence the reset at the end.
         self._threads = torch.get_num_threads()
+        self._switch = sys.getswitchinterval()
         ready = self.decoders.ready(self.model, self.dataset)
+        if ready:
+            sys.setswitchinterval(SWITCH_SECONDS)
         for decoder in ready:
             self._idle.put(decoder)
         self._processes = len(ready)
@@ -145,6 +151,7 @@ class Decoding:
             self.decoders.stop()
         self._pool.shutdown()
         torch.set_num_threads(self._threads)
+        sys.setswitchinterval(self._switch)
 
     def ahead(self, wanted: Sequence[T], position: Callable[[T], int]) -> Iterator[tuple[T, Future[Any]]]:
         """The wanted samples, in order, with their decoding, done or under way, some of them ahead of the one in hand.
@@ -220,7 +227,7 @@ class _Decoder:
             try:
                 self._pipe.send((None if self._told else self._made, message))
                 self._told = True
-                done, content = pickle.loads(self._pipe.recv_bytes())
+                done, content = receive(self._pipe)
             except (EOFError, OSError):
                 how = self._end()
                 self.start(self._made)
@@ -268,26 +275,12 @@ def serve(pipe: Connection, made: bytes) -> None:
             if changed is not None:
                 model, dataset = pickle.loads(changed)
             try:
-                answer = _packed((True, model.decode(message, dataset)))
+                answer = Parcel((True, model.decode(message, dataset)))
             except Exception as error:
-                answer = pickle.dumps((False, _portable(error)))
-            pipe.send_bytes(answer)
+                answer = Parcel((False, _portable(error)))
+            answer.send(pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
-
-
-def _packed(content: Any) -> bytes:
-    """Pickled, tensors as NumPy arrays: torch's own form takes the receiving thread six times as long to read."""
-    import torch
-
-    class Packer(pickle.Pickler):
-        def reducer_override(self, value: Any) -> Any:
-            plain = type(value) is torch.Tensor and value.dtype != torch.bfloat16
-            return (torch.from_numpy, (value.numpy(),)) if plain else NotImplemented
-
-    packed = io.BytesIO()
-    Packer(packed, protocol=5).dump(content)
-    return packed.getvalue()
 
 
 def _portable(error: Exception) -> Exception:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.sweep.memory import available
+
 
 class DeviceLost(RuntimeError):
     """A device on which nothing can be computed any more by this process, in words for a user."""
@@ -34,6 +36,26 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch tells these by a RuntimeError: its allocator of the CPU, and cuBLAS when it finds no room for its workspace.
     return any(said in str(error) for said in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"))
+
+
+def free(device: Any) -> int:
+    """Bytes that can still be had on a device: none of a GPU that has not even room for a process."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return available()
+    try:
+        return torch.cuda.mem_get_info(device)[0]
+    except RuntimeError:
+        return 0
+
+
+def room(device: Any = None) -> str:
+    """What is free where a model of that `device` would lie, in words."""
+    from model_wrappers.families.common import pick_device
+
+    target = pick_device(device)
+    return f"{free(target) / 2**30:.1f} GiB free on {target}"
 
 
 def works(device: Any) -> bool:

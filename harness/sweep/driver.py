@@ -7,6 +7,7 @@ lost its device is not asked again in this run: as without Ray, what it lacks is
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ TRIES = 3
 """Workers that may die in the middle of the same samples, or one after the other at their start."""
 TEND_SECONDS = 2.0
 """How often the cluster is asked for room for more workers."""
+
+NOT_THERE = "failed to import on the worker"
+"""What Ray says where a node cannot load a worker's class."""
 
 
 class Cluster(Protocol):
@@ -143,6 +147,8 @@ class _Crew:
         try:
             kind, content = ray.get(worker.says if worker.starting else next(worker.says))
         except ray.exceptions.RayTaskError as error:
+            if NOT_THERE in str(error):
+                raise UserError(_unloadable(str(error))) from error
             raise WorkerError(str(error)) from error
         except ray.exceptions.RayError as error:
             self._lost(worker, error)
@@ -257,6 +263,16 @@ class _Crew:
 def _span(shard: Shard) -> str:
     first, *rest = shard.wanted
     return f"{first} to {rest[-1]}" if rest else str(first)
+
+
+def _unloadable(said: str) -> str:
+    """What to do about a node that cannot load a worker, from Ray's traceback of its try."""
+    address = re.search(r"\bip=([^,)\s]+)", said)
+    why = re.findall(r"^\w*(?:Error|Exception): .+", said.partition(NOT_THERE)[2], re.MULTILINE)
+    return (
+        f"the Ray node {address[1] if address else '(one of them)'} lacks vlm-retain or what it needs"
+        f"{f' ({why[-1].strip()})' if why else ''}; install the same version there as here"
+    )
 
 
 def _cause(error: Exception) -> str:

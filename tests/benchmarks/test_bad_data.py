@@ -103,6 +103,33 @@ def test_a_tsv_with_an_unknown_dimension(tmp_path: Path) -> None:
     refused("MMBench-Video", tmp_path, "row 2", "'Colour'", "Object Recognition")
 
 
+@pytest.mark.parametrize("value", ["5", "", "f()"])
+def test_a_tsv_with_dimensions_that_are_no_list(value: str, tmp_path: Path) -> None:
+    layouts.mmbench_video(tmp_path, [layouts.mmbench_row(0), layouts.mmbench_row(1, dimensions=value)])
+    refused("MMBench-Video", tmp_path, "row 2", "it must be a list")
+
+
+def test_a_tsv_that_is_cut_inside_a_quote(tmp_path: Path) -> None:
+    path = layouts.mmbench_video(tmp_path) / "MMBench-Video.tsv"
+    path.write_text(path.read_text() + '9\t"a video whose name does not en')
+    refused("MMBench-Video", tmp_path, f"{path} cannot be read as TSV (", "EOF inside string")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content | {"meta": []}, ["meta is no object"]),
+        (lambda content: content | {"root": "video/"}, ["root is no object"]),
+        (lambda content: content | {"meta": dict.fromkeys(content["meta"], 5)}, ["is no list of questions"]),
+        (lambda content: content | {"meta": dict.fromkeys(content["meta"], ["a"])}, ["question 1, has no key 'video'"]),
+    ],
+)
+def test_mvbench_questions_of_another_shape(change: Any, words: list[str], tmp_path: Path) -> None:
+    path = layouts.mvbench(tmp_path) / "test.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    refused("MVBench", tmp_path, str(path), *words)
+
+
 def test_an_index_given_twice(tmp_path: Path) -> None:
     layouts.mmbench_video(tmp_path, [layouts.mmbench_row(0), layouts.mmbench_row(1, index=0)])
     refused("MMBench-Video", tmp_path, "index 0 is given twice")

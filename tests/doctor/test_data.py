@@ -39,7 +39,8 @@ def look(data: Path | None, table: str = "table3") -> tuple[dict[str, Check], in
     return {check.name: check for check in found}, size
 
 
-def test_all_there(hub: Hub, tmp_path: Path) -> None:
+def test_all_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.benchmarks.witness._known", lambda *_: iter(()))  # nobody publishes layouts
     folder = tmp_path / "data"
     for lay_out in LAID_OUT.values():
         lay_out(folder)

@@ -20,10 +20,13 @@ LLAVA, QWEN, VILA = "llava-onevision-qwen2-7b-ov-hf", "Qwen2-VL-7B-Instruct", "L
 def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Has torch answer as on a machine with cards of so many GB."""
 
-    def plug(*gigabytes: int) -> None:
+    def plug(*gigabytes: int, held: int = 0) -> None:
         found = [SimpleNamespace(name=f"Card {size}", total_memory=size * 10**9) for size in gigabytes]
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found[device])
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda device: (found[torch.device(device).index].total_memory - held, 0)
+        )
 
     return plug
 
@@ -39,7 +42,18 @@ def test_a_small_and_a_large_card(cards: Callable[..., None]) -> None:
         assert {found[model].state for model in (LLAVA, QWEN, VILA)} == {state}
         assert (found["devices"].state, found["estimate"].state) == ("ok", "ok")
         told = ", ".join(f"Card {size}, {size * 10**9 / 2**30:.1f} GiB" for size in sizes)
-        assert found["devices"].said == told and f"the GPU has {told.rpartition(', ')[2]}" in found[QWEN].said
+        assert found["devices"].said == told and f"the GPU has {told.rpartition(', ')[2]} free" in found[QWEN].said
+
+
+def test_a_card_that_others_use(cards: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(80, held=70 * 10**9)
+    assert look("table3")[QWEN].state == "missing" and look("table3")[QWEN].said.endswith("the GPU has 9.3 GiB free")
+
+    def full(device: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    assert look("table3")[QWEN].said.endswith("the GPU has 0 bytes free")
 
 
 def test_without_a_card_only_small_models_do(cards: Callable[..., None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import weakref
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from harness.store import Store
 from harness.sweep import answering, workers
 from harness.sweep.device import is_out_of_memory, works
 from harness.sweep.progress import Progress
+from harness.sweep.remote import Worker
+from harness.sweep.shards import Shard
+from model_wrappers.errors import UserError
 from tests.conftest import Said
 from tests.faults.conftest import Model
 
@@ -145,6 +149,53 @@ def test_a_lost_device_fails_one_sample_and_leaves_the_others_to_the_next_run(
     poison = "none"
     assert said(*command)[0] == 0
     assert len([each for each in answers(tmp_path / "runs") if each["error"] is None]) == 48
+
+
+@pytest.fixture
+def too_large(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[torch.Tensor]]:
+    """No model can be opened: memory is out when a part of it is loaded. That part, each time."""
+    loaded = []
+
+    def load_model(*_: Any) -> None:
+        part = torch.zeros(1000)
+        loaded.append(weakref.ref(part))
+        of_the_gpu()
+
+    monkeypatch.setattr("model_wrappers.families.qwen2_vl.load_model", load_model)
+    return loaded
+
+
+def test_a_model_that_does_not_fit(
+    said: Said, command: list[object], too_large: list[weakref.ref[torch.Tensor]]
+) -> None:
+    status, out, err = said(*command)
+    assert (status, out) == (2, "") and len(too_large) == 1 and too_large[0]() is None
+    (line,) = (line for line in err.splitlines() if "does not fit" in line)
+    assert re.fullmatch(r"retain: \S+ does not fit: \d+\.\d GiB free on (cpu|cuda)", line)
+
+
+@pytest.mark.usefixtures("too_large")
+def test_a_worker_whose_model_does_not_fit(command: list[object], tmp_path: Path, videos: Path) -> None:
+    """One of several processes, and one of Ray's, tell it as a mistake: their parents end with the sentence."""
+    experiment, store = load(str(command[1]), "paper"), Store(tmp_path / "runs")
+    plan = plans.make(experiment, Data(experiment, videos), store)
+    group = (experiment.models[0], experiment.benchmarks[0])
+    ours, theirs = Pipe()
+    ours.send(group)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        workers.work(theirs, plan, store.root, videos)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    crew = workers._Crew(plan, store, videos, {group: 24}, Progress())
+    with pytest.raises(UserError, match="does not fit: "):
+        crew.hear(workers._Worker(None, ours, group=group))  # type: ignore[arg-type]
+
+    remote = Worker(plan, videos, None, "/nowhere", "this node", 1)
+    remote._answerer = answering.Answerer(plan, remote.outbox, Data(experiment, videos), Progress())
+    remote._abroad = lambda: "10.0.0.2"  # type: ignore[method-assign]
+    *_, (kind, told) = remote.answer(Shard(*group, {}))
+    assert kind == "mistake" and told.startswith("on the Ray node 10.0.0.2: ") and "does not fit: " in told
 
 
 def test_a_worker_that_lost_its_device_leaves_its_groups_to_the_others(

@@ -104,14 +104,24 @@ def test_answers_that_batches_change_in_half_precision_are_counted(
 @pytest.mark.usefixtures("warm_workers")
 def test_waiting_is_measured_for_a_thread_and_for_a_process(experiment: Experiment, data: Path) -> None:
     waits = waiting.measure(experiment, data, 3)
-    assert [(each.multiple, each.processes) for each in waits] == [
+    assert [(each.multiple, each.processes) for each in waits if not each.scaled] == [
         (multiple, processes) for multiple in (4.0, 2.0, 1.0) for processes in (0, 1)
     ]
     assert all(0 <= each.share < 1 for each in waits)
-    said = waiting.rows([waiting.Wait(2.0, 0, 0.25, 0.5), waiting.Wait(2.0, 1, 0.01, 0.0)])
-    assert said == [
+    thread, process = (each for each in waits if each.scaled)
+    assert thread.multiple == process.multiple > 0 and (thread.processes, process.processes) == (0, 1)
+
+
+def test_the_report_says_whether_the_aim_is_held() -> None:
+    waits = [(6.42, 1, 0.1, 0.0, True), (2.0, 0, 0.25, 0.5), (2.0, 1, 0.01, 0.0), (1.0, 1, 0.101, 0.0)]
+    assert waiting.rows([waiting.Wait(*each) for each in waits]) == [
+        [
+            "GPU at 6.42 x a sample's decoding (as this run), 1 process",
+            "waits 10.0% (aim: 10%, held), launches 0% slower",
+        ],
         ["GPU at 2 x a sample's decoding, a thread", "waits 25.0%, launches 50% slower"],
-        ["GPU at 2 x a sample's decoding, 1 process", "waits 1.0%, launches 0% slower"],
+        ["GPU at 2 x a sample's decoding, 1 process", "waits 1.0% (aim: 10%, held), launches 0% slower"],
+        ["GPU at 1 x a sample's decoding, 1 process", "waits 10.1% (aim: 10%, missed), launches 0% slower"],
     ]
 
 
@@ -169,7 +179,7 @@ def test_the_whole_command(
     assert bench.main([*arguments, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["comparison"]["equal"] == found["comparison"]["answers"] == 6
-    assert found["half_precision"]["answers"] == 6 and len(found["waiting"]) == 6
+    assert found["half_precision"]["answers"] == 6 and len(found["waiting"]) == 8
     assert found["grid"]["answers"] == 12 and found["grid"]["failures"] == 0
     parts = found["grid"]["decode"] + found["grid"]["encode"] + found["grid"]["answer"]
     assert found["grid"]["overhead"] == pytest.approx(1 - parts, abs=1e-3)

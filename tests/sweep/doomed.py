@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from model_wrappers.errors import SampleError
+
+SLOW = 0.02
+"""Seconds that the text `slow` takes."""
 
 
 class Doomed:
@@ -23,6 +27,8 @@ class Doomed:
 
     def decode(self, message: list[dict[str, Any]], dataset: str | None = None) -> tuple[str, int, str | None]:
         text = message[0]["value"]
+        if text == "slow":
+            time.sleep(SLOW)
         if text == "wrong":
             raise SampleError("The text says wrong.")
         if text == "always" or (text == "once" and not (self.once / "killed").exists()):

@@ -14,6 +14,7 @@ import torch
 
 from harness import plan as plans
 from harness import sweep
+from harness.bench import waiting
 from harness.experiments import Experiment
 from harness.models import open_model
 from harness.plan import Data, open_settings
@@ -25,7 +26,7 @@ from harness.sweep.progress import Progress
 from harness.sweep.remote import Outbox
 from harness.sweep.shards import Shard
 from model_wrappers.errors import SampleError
-from tests.sweep.doomed import Doomed
+from tests.sweep.doomed import SLOW, Doomed
 from tests.sweep.test_kill import alive, children
 from tests.sweep.test_loops import MODELS
 
@@ -100,6 +101,16 @@ def test_order_errors_and_killed_processes(tmp_path: Path) -> None:
     pids = {each[1] for each in fine.values()}
     assert os.getpid() not in pids and not any(map(alive, pids))
     assert pids & set(ours)
+
+
+@pytest.mark.usefixtures("warm_workers")
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_model_that_takes_longer_than_decoding_does_not_wait_for_it(tmp_path: Path, count: int) -> None:
+    """It would wait 29% of the time if each sample were decoded when it is asked for."""
+    with Decoders(count) as decoders, Decoding(Doomed(tmp_path), messages(["slow"] * 44), "none", decoders) as ahead:
+        waits, works = waiting.waited(ahead, 40, lambda: time.sleep(2.5 * SLOW))
+    assert works >= 40 * 2.5 * SLOW
+    assert waits / (waits + works) < waiting.AIM
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:

@@ -188,10 +188,11 @@ def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(
 
 
 @needs_ray
-def test_three_nodes_of_which_one_is_lost(
-    cluster: Any, add: Any, lost: list[str], on_cluster: OnCluster, tmp_path: Path, expected: Given
+@pytest.mark.parametrize("count", [2, 3])
+def test_nodes_of_which_one_is_lost(
+    cluster: Any, add: Any, lost: list[str], on_cluster: OnCluster, tmp_path: Path, expected: Given, count: int
 ) -> None:
-    nodes = {raylet(node): node for node in (add(), add(), add())}
+    nodes = {raylet(node): node for node in [add() for _ in range(count)]}
 
     def remove() -> None:
         cluster.remove_node(nodes[parent(answering(cluster))], allow_graceful=False)
