@@ -152,6 +152,7 @@ def figure(
     from harness.store import Store
 
     chosen, opened = open_experiment(experiment, profile, limit, data, store)
+    check_folder(store, "--store")
     kept = Store(store)
     plan = plans.make(chosen, opened, kept)
     found = results.collect(plan, opened, kept)

@@ -275,6 +275,9 @@ def run_vlmevalkit(argv: list[str]) -> int:
     Raises:
         UserError: an unknown model, a checkpoint that is not whole, or more processes than there are GPUs.
     """
+    if not _asks_for("help", argv) and "-h" not in argv and not _asks_for("config", argv):
+        if lacking := [option for option in ("model", "data") if not _asks_for(option, argv)]:
+            raise UserError(f"--{lacking[0]} is missing: VLMEvalKit's runner needs --model and --data, or --config.")
     import torch
 
     from model_wrappers.families.kit import kit_process
@@ -305,6 +308,12 @@ def run_vlmevalkit(argv: list[str]) -> int:
         root = Path(os.environ.get("MMEVAL_ROOT", args.work_dir))
         done = [_done(root / model / "status.json", name, args.mode, begun) for model in models for name in args.data]
         return 0 if all(done) else 3
+
+
+def _asks_for(option: str, argv: list[str]) -> bool:
+    """Whether an option of argparse's is among the words of a command line; it may be cut short."""
+    said = (word.partition("=")[0][2:] for word in argv if word.startswith("--"))
+    return any(word and option.startswith(word) for word in said)
 
 
 def _named_models(args: Any, catalogue: Catalogue, folder: Path) -> list[str]:

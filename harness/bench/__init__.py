@@ -26,7 +26,7 @@ from typing import Any
 from harness.bench import relevance, scaling, waiting
 from harness.bench.answering import Comparison, Grid, Tipped, compare, grid, tipped
 from harness.bench.machine import machine, starts
-from harness.disk import write_atomically
+from harness.disk import check_folder, write_atomically
 from harness.experiments import load
 from harness.opening import data_folder
 from harness.sweep import cluster
@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     cluster.check(cluster.AUTO)
     experiment = load(chosen.experiment, chosen.profile, max_samples=chosen.limit, data=chosen.data)
     data = data_folder(experiment, chosen.data)
+    check_folder(chosen.out.parent, "--out")
     # What other processes do comes first: once a model has answered in this one, its threads spin between two answers
     # (OMP_WAIT_POLICY=active) and take a core from every process that is measured after it.
     shape = relevance.Shape()

@@ -83,7 +83,8 @@ class OpenImages(OpenBenchmark):
                 yield
             except (ValueError, OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
-                    raise UserError(f"{self.name}: {error.filename or shared}: {error.strerror}") from error
+                    place = error.filename or getattr(self.dataset, "img_root", None)
+                    raise UserError(f"{self.name}: {place}: {error.strerror}") from error
                 # Pillow names the object's address here, which no two runs share.
                 unknown = isinstance(error, UnidentifiedImageError)
                 reason = "it is no image" if unknown else " ".join(str(error).split())

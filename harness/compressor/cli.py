@@ -74,19 +74,22 @@ def collect(
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="processes (default: one a GPU)")] = None,
 ) -> None:
     """Ask a model and keep, of what it answers right, first-layer attention and exact relevance."""
-    from harness.compressor import collect as collecting
-    from harness.compressor.grading import is_open
-    from harness.sweep.progress import for_stream
+    from harness.models import model_info
     from model_wrappers.registry import method
 
     if mix not in (None, "image", "video"):
         raise UserError(f"--mix {mix}: allowed are video and image")
     if benchmarks is not None and not benchmarks.is_dir():
         raise UserError(f"--benchmarks {benchmarks}: there is no such folder")
+    model_info(model)
     if benchmarks is None and BENCHMARKS.is_dir():
         benchmarks = BENCHMARKS
     relevance: dict[str, Any] = {"target": target, "clamp": clamp, "head_weights": head_weights}
     method("relevance", **relevance)
+    from harness.compressor import collect as collecting
+    from harness.compressor.grading import is_open
+    from harness.sweep.progress import for_stream
+
     options = collecting.Options(
         model=model,
         data=data,

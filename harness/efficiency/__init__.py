@@ -2,9 +2,9 @@
 
 Vision encoder, scoring, prefill and decoding are timed apart, on the way that a sweep takes (`compression.generate`),
 with random pixels: time does not depend on what is seen, but for methods that merge what is alike (results tables join
-them only where they worked on as many tokens). request.py checks what was asked, shapes.py and inputs.py make a model
-and an input where there are none, variants.py says what is compared, measure.py runs all of it in turn, summary.py
-takes medians and ratios, report.py and plot.py write them.
+them only where they worked on as many tokens). limits.py and request.py check what was asked, shapes.py and inputs.py
+make a model and an input where there are none, variants.py says what is compared, measure.py runs all of it in turn,
+summary.py takes medians and ratios, report.py and plot.py write them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.disk import check_folder
 from model_wrappers.errors import UserError
 
 OUT = Path("results/runs/efficiency.json")
@@ -43,10 +44,15 @@ def main(arguments: Sequence[str] = ()) -> int:
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the file of measurements ends in .json")
 
+    from harness.efficiency import limits
+
+    given = {name: value for name, value in chosen.items() if value is not None}
+    limits.check(**{name: value for name, value in given.items() if name != "media"})
+    check_folder(out.parent, "--out")
+
     from harness.efficiency import measure, report, request, summary
 
     known = report.read(out)
-    given = {name: value for name, value in chosen.items() if value is not None}
     asked = request.check(given.pop("model"), given.pop("tokens"), **given, words=arguments)
     entry = summary.as_json(measure.measure(asked))
     print(report.table(entry), end="")

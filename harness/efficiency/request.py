@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.efficiency import shapes
+from harness.efficiency import limits, shapes
 from harness.efficiency.inputs import Input, Media, make
+from harness.efficiency.limits import DECODED, KEEPS, REPEATS
 from harness.efficiency.variants import Variant, variants
 from model_wrappers.errors import UserError
-from model_wrappers.registry import method_names, parse
-from model_wrappers.selection import check_keep
-
-KEEPS = (0.5, 0.25, 0.1)
-REPEATS, DECODED = 5, 8
-"""Timed rounds, and tokens of an answer: the first comes of the prefill, the others of decode steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +66,16 @@ def check(
         UserError: an unknown model, method or field, a number that is not allowed, an input that cannot be made, or a
             method that was named and cannot run on the model.
     """
-    for name, value, least in (("--tokens", tokens, 2), ("--repeats", repeats, 1), ("--decoded", decoded, 2)):
-        if value < least:
-            raise UserError(f"{name} {value}: allowed are whole numbers from {least}")
-    if layers is not None and not random_weights:
-        raise UserError("--layers goes with --random-weights: a checkpoint has the layers that it has")
-    if layers is not None and layers < 2:
-        raise UserError(f"--layers {layers}: allowed are whole numbers from 2")
-    chosen = [_method(spec) for spec in methods or [name for name in method_names() if name != "vanilla"]]
-    kept = [check_keep(keep) for keep in dict.fromkeys(keeps)]
-    if 1.0 in kept:
-        raise UserError("--keeps 1: vanilla, which keeps everything, is measured in any case")
+    chosen, kept = limits.check(
+        model,
+        tokens,
+        methods=methods,
+        keeps=keeps,
+        random_weights=random_weights,
+        layers=layers,
+        repeats=repeats,
+        decoded=decoded,
+    )
     config = shapes.config_of(model) if random_weights else _config(model)
     whole = _depths(config)
     if layers is not None:
@@ -93,13 +87,6 @@ def check(
         for method in chosen:
             method.check(bare)
     return Request(model, random_weights, config, tokens, given, tuple(found), repeats, decoded, whole, tuple(words))
-
-
-def _method(spec: str) -> Any:
-    found = parse(f"model+{spec}@0.5") if spec != "vanilla" else None
-    if found is None:
-        raise UserError("--methods vanilla: it is measured in any case")
-    return found.method
 
 
 def _config(name: str) -> Any:

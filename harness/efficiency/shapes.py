@@ -16,6 +16,13 @@ def shape_names() -> list[str]:
     return list(_IDS)
 
 
+def known_shape(name: str) -> str:
+    """The published model of this name. Raises UserError, listing the known ones, for any other."""
+    if name not in _IDS:
+        raise UserError(f"--random-weights: the shape of {name!r} is not known; known are {', '.join(_IDS)}")
+    return _IDS[name]
+
+
 def config_of(name: str) -> Any:
     """The config of a published model, made here.
 
@@ -26,10 +33,8 @@ def config_of(name: str) -> Any:
 
     from model_wrappers.vila.config import VilaConfig
 
-    if name not in _IDS:
-        raise UserError(f"--random-weights: the shape of {name!r} is not known; known are {', '.join(_IDS)}")
     made: dict[str, Any] = {each.model_type: each for each in (Qwen2VLConfig, LlavaOnevisionConfig, VilaConfig)}
-    content = copy.deepcopy(CONFIGS[_IDS[name]])
+    content = copy.deepcopy(CONFIGS[known_shape(name)])
     return made[content.pop("model_type")](**content)
 
 

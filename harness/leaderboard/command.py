@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.closing import FAILED, braced, tell_lacks
+from harness.disk import check_folder
 from harness.matching import MATCHED
 from harness.opening import open_experiment
 from harness.options import DEFAULT_STORE, DataOption, LimitOption, MatchOption, ProfileOption, StoreOption
@@ -50,6 +51,7 @@ def leaderboard(
     joined = [name for name in joined if names or loaded[name].match == match]
     if not joined:
         raise UserError(f"there is no table in {store / 'tables'} yet; `retain run` makes them")
+    check_folder(out or store, "--out" if out else "--store")
     lacks: dict[str, Lack] = {}
     for name in joined:
         chosen, opened = open_experiment(name, profile, limit, data, store, match)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from harness.disk import check_folder
 from model_wrappers.errors import UserError
 
-if TYPE_CHECKING:
-    from harness.micro.families import Family
-
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 SAMPLES, EPOCHS, SEED = 3000, 40, 0
-FIRST = "micro-qwen2-vl"
+MODELS = ("micro-qwen2-vl", "micro-llava-onevision", "micro-vila")
+"""The names of `harness.micro.families`, without torch."""
+FIRST = MODELS[0]
 """Trained from nothing; the others start from its language model."""
 
 app = typer.Typer(name="micro", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -43,14 +42,16 @@ def data(root: Annotated[Path, typer.Option(help="where the data folder goes")] 
 def train(model: Model, out: Out = CHECKPOINTS, seed: Seed = SEED) -> None:
     """Train one micro model on two CPU cores: micro-qwen2-vl from nothing (45 minutes), the others from its language
     model (12 minutes each). Stopped, it goes on where it was."""
+    _check(model)
     check_folder(out, "--out")
     import torch
 
+    from harness.micro import families
     from harness.micro.resume import Resume
     from harness.micro.training import FROM_NOTHING, GROWN
     from harness.micro.training import train as run
 
-    family = _family(model)
+    family = families.family(model)
     tokenizer = family.tokenizer()
     torch.manual_seed(seed)
     made = family.new_model(tokenizer, seed)
@@ -70,10 +71,15 @@ def teach(
     seed: Seed = SEED,
 ) -> None:
     """Train its compressors, one for videos and one for images, from the model's own relevance (5 minutes each)."""
+    _check(model)
+    if not (out / model).is_dir():
+        raise UserError(f"--out {out}: {model} is not in it; `retain micro train {model}` makes it")
+    check_folder(out / model, "--out")
     from harness.compressor.tables import sentences
+    from harness.micro import families
     from harness.micro.compressor import teach as run
 
-    family = _family(model)
+    family = families.family(model)
     loaded, processor = family.load(out / model)
     kinds: tuple[Literal["video", "image"], ...] = ("video", "image")
     for media in kinds:
@@ -104,9 +110,7 @@ def questions(
 @app.command()
 def build() -> None:
     """All of it: the models, their compressors, the data."""
-    from harness.micro.families import FAMILIES
-
-    for model in FAMILIES:
+    for model in MODELS:
         train(model)
         teach(model)
     data()
@@ -147,12 +151,9 @@ def differences(
     print(measuring.table(measuring.write(ensure(Path("results/data")), out)))
 
 
-def _family(model: str) -> Family:
-    from harness.micro.families import FAMILIES, family
-
-    if model not in FAMILIES:
-        raise UserError(f"no micro model {model!r}; known are {', '.join(FAMILIES)}")
-    return family(model)
+def _check(model: str) -> None:
+    if model not in MODELS:
+        raise UserError(f"no micro model {model!r}; known are {', '.join(MODELS)}")
 
 
 def main(arguments: list[str]) -> int:
