@@ -281,12 +281,6 @@ def test_every_method_stands_where_all_are_compared(name: str, profile: str) -> 
     assert {row.method for row in load(name, profile).rows} == {*_BUILT_IN} - absent
 
 
-def test_curves_of_figure_3_reach_down_to_a_tenth() -> None:
-    """A method that works on few tokens is judged by floors that do, too: outside of their curves it has no mark."""
-    rows = [row for row in load("figure3").rows if row.method != "vanilla"]
-    assert all(row.keep == LESS for row in rows)
-
-
 def test_costs_are_told_for_models_of_the_table(tmp_path: Path) -> None:
     assert load(written(tmp_path, ("profiles.micro.costs_at", {QWEN: 144}))).costs_at == {QWEN: 144}
     with pytest.raises(UserError, match="profiles.micro.costs_at: unknown name 'micro-vila'.*allowed are micro-qwen2"):
