@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,3 +284,10 @@ def test_what_goes_down_together_and_what_is_kept_follow_from_free_memory(model:
     for free, kept in ((0, 1), (6 * a_layer, 3), (10**12, LAYERS)):
         assert budget.kept_layers(config, 100, 2, free) == kept
     assert budget.kept_layers(config, 10**9, 4, None) == 1, "memory grows with what enters the layers, not their graphs"
+
+
+def test_wide_layers_take_one_target_at_a_time_and_small_ones_many() -> None:
+    wide = SimpleNamespace(hidden_size=896, intermediate_size=4864, num_attention_heads=14)
+    small = SimpleNamespace(hidden_size=128, intermediate_size=384, num_attention_heads=4)
+    assert [budget.limits(wide, rows, 4, None)[1] for rows in (512, 1536)] == [1, 1]
+    assert budget.limits(small, 256, 4, None)[1] >= 32
