@@ -10,7 +10,8 @@ Eight questions, each measured in one run on one machine:
 - the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
 - how long the command and the library take to start;
 - answering on a Ray cluster: 1 and 2 workers, and the driver's own load with simulated GPUs;
-- exact relevance: the streaming form against the textbook form, how both grow with the prompt, and against a prefill.
+- exact relevance: the streaming form against the textbook form, a prefill and a plain forward and backward pass, and how
+  they grow with the prompt.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def report(
     whole: Grid,
     scales: scaling.Scaling,
     started: dict[str, float],
-    costs: Sequence[relevance.Cost],
+    costs: relevance.Measured,
 ) -> str:
     """The measurements as a Markdown table."""
     lines = [
