@@ -176,6 +176,8 @@ def test_the_whole_command(
     assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
     assert 2**28 < found["grid"]["peak_memory"] < 2**34  # this process, with all that earlier tests left in it
     assert found["scaling"]["workers"]["1"] > 0 and found["scaling"]["ideal"] == {"2": 20.0}
+    [agreed] = found["relevance"]["agreement"]  # 3 samples of each benchmark, five options
+    assert agreed["cases"] == 30 and 0 < float(agreed["float32"]["worst"]) < float(agreed["bfloat16"]["worst"])
     assert 0 < found["scaling"]["gpus"]["2"] <= 20 and 0 < found["scaling"]["driver_cpu"]["2"]
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
