@@ -1,6 +1,6 @@
 """`make bench`: how fast this machine answers, as ratios and shares that hold beyond it.
 
-Eight questions, each measured in one run on one machine:
+Nine questions, each measured in one run on one machine:
 - the sweep (one process), and the sweep without batches, against VLMEvalKit's own loop (`infer_data_job_video`,
   `infer_data_job`), run once a cell with the same wrapper on the same samples, the three taking turns benchmark by
   benchmark; and whether they answer alike;
@@ -10,7 +10,8 @@ Eight questions, each measured in one run on one machine:
 - the harness's share of that time: what is neither decoding nor the model; and the memory of a process;
 - how long the command and the library take to start;
 - answering on a Ray cluster: 1 and 2 workers, and the driver's own load with simulated GPUs;
-- exact relevance: the streaming form against the textbook form, how both grow with the prompt, and against a prefill.
+- exact relevance: streaming against the textbook form, a prefill and a plain forward and backward pass, their growth;
+- how far the two forms agree, in float32 and bfloat16, on a micro experiment's models.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.bench import relevance, scaling, waiting
+from harness.bench import agreement, relevance, scaling, waiting
 from harness.bench.answering import Comparison, Grid, Tipped, compare, grid, tipped
 from harness.bench.machine import machine, starts
 from harness.disk import check_folder, write_atomically
@@ -45,7 +46,8 @@ def report(
     whole: Grid,
     scales: scaling.Scaling,
     started: dict[str, float],
-    costs: Sequence[relevance.Cost],
+    costs: relevance.Measured,
+    agreements: Sequence[agreement.Agreement] = (),
 ) -> str:
     """The measurements as a Markdown table."""
     lines = [
@@ -71,6 +73,7 @@ def report(
         *scaling.rows(scales),
         *([f"start of `{name}`", f"{seconds:.2f} s"] for name, seconds in started.items()),
         *relevance.rows(costs),
+        *agreement.rows(agreements),
     ]
     return pipe_table(["measured", "value"], lines, [False, True])
 
@@ -112,6 +115,8 @@ def main(arguments: Sequence[str] = ()) -> int:
     comparison = compare(experiment, data, chosen.samples)
     half = tipped(experiment, data, chosen.samples)
     waits = waiting.measure(experiment, data)
+    # The textbook form keeps every attention map: models of real size are not asked for theirs.
+    agreements = agreement.measure(experiment, data) if experiment.profile == "micro" else []
     content: dict[str, Any] = {
         "command": shlex.join(["retain", "bench", *arguments]),
         "machine": machine(),
@@ -126,11 +131,14 @@ def main(arguments: Sequence[str] = ()) -> int:
         "grid": {**dataclasses.asdict(whole), "seconds": whole.seconds},
         "scaling": dataclasses.asdict(scales),
         "start_seconds": started,
-        "relevance": relevance.summary(shape, costs),
+        "relevance": {
+            **relevance.summary(shape, costs),
+            "agreement": [agreement.summary(each) for each in agreements],
+        },
     }
     write_atomically(chosen.out, json.dumps(_rounded(content), indent=1) + "\n")
     about = content["machine"]
-    print(report(comparison, half, waits, whole, scales, started, costs))
+    print(report(comparison, half, waits, whole, scales, started, costs, agreements))
     print(f"\n{about['cpu']}, {about['cores']} cores, {about['torch_threads']} threads. Written: {chosen.out}")
     return 0
 

@@ -2,23 +2,26 @@
 
 A language model of the shape of Qwen2-VL's smallest decoder layers, cut to a few layers, with random weights: cost does
 not depend on what the weights are. Every measurement is a process of its own, so that the memory of one cannot hide in
-that of another; the two forms take turns.
+that of another. Where the forms are compared they take turns, `ROUNDS` times, and medians count; what they find is
+compared, too. Beside them stands a plain forward and backward pass, the floor of time for any exact relevance.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.bench.machine import say
 
-Form = Literal["textbook", "streaming", "prefill"]
+Form = Literal["textbook", "streaming", "plain", "prefill"]
+"""`plain`: the prompt forward and back on SDPA, all activations kept, for the gradient of the embeddings alone."""
 _FORMS: tuple[Form, ...] = ("streaming", "textbook")
 """Of relevance."""
 
@@ -26,6 +29,8 @@ BOTH, ALONE = (512, 1536, 3072), (6144, 12288, 24576)
 """Visual tokens: at the first the two forms are compared, at all of them streaming is measured."""
 TEXT = 40
 """Rows of text around the visual tokens."""
+ROUNDS = 3
+"""How often the forms take turns at each of `BOTH`; what takes minutes is measured once."""
 RESPONSE, LONGER = 1, 8
 """Tokens of the response: a closed answer, and one of a few words, which is measured at `OFTEN` visual tokens."""
 OFTEN = 1536
@@ -44,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one form at one length: seconds (the median) and the most bytes beyond the weights and the prompt.
+    """Of one form at one length: seconds (median of the rounds) and the most bytes beyond the weights and the prompt.
 
     `response`: tokens of the answer that is explained.
     """
@@ -56,25 +61,46 @@ class Cost:
     response: int = RESPONSE
 
 
-def measure(shape: Shape, both: Sequence[int] = BOTH, alone: Sequence[int] = ALONE) -> list[Cost]:
-    """All costs, each from a fresh process."""
-    found = []
+@dataclass(frozen=True)
+class Measured:
+    """All costs, and by visual tokens how far the two forms' results differ, in parts of the largest score."""
+
+    costs: list[Cost] = field(default_factory=list)
+    differences: dict[int, float] = field(default_factory=dict)
+    threads: int = 0
+    """Of torch, in the processes that were measured."""
+
+
+def measure(shape: Shape, both: Sequence[int] = BOTH, alone: Sequence[int] = ALONE) -> Measured:
+    """Everything, each measurement from a fresh process."""
+    costs: list[Cost] = []
+    differences: dict[int, float] = {}
+    threads = 0
     for count in (*both, *alone):
-        forms: list[Form] = ["streaming", "prefill"]
+        forms: tuple[Form, ...] = ("streaming", "prefill", *(("textbook", "plain") if count in both else ()))
+        runs: dict[Form, list[dict[str, Any]]] = {form: [] for form in forms}
+        for _ in range(ROUNDS if count in both else 1):
+            for form in forms:
+                say(f"relevance of {count} visual tokens: {form}")
+                runs[form].append(_alone(shape, form, count))
+        costs += [_cost(form, count, RESPONSE, runs[form]) for form in forms]
+        threads = runs["streaming"][0]["threads"]
         if count in both:
-            forms.append("textbook")
-        for form in forms:
-            say(f"relevance of {count} visual tokens: {form}")
-            found.append(_alone(shape, form, count))
+            differences[count] = _apart(*(runs[form][0]["scores"] for form in _FORMS))
     if OFTEN in both:
         say(f"relevance of {OFTEN} visual tokens for an answer of {LONGER} tokens: both forms")
-        found += [_alone(shape, form, OFTEN, LONGER) for form in _FORMS]
-    return found
+        costs += [_cost(form, OFTEN, LONGER, [_alone(shape, form, OFTEN, LONGER)]) for form in _FORMS]
+    return Measured(costs, differences, threads)
 
 
-def exponents(costs: Sequence[Cost], form: Form) -> dict[str, float]:
-    """k in cost ~ n^k for memory and time: the slope of a straight line through the logarithms."""
-    chosen = [cost for cost in costs if cost.form == form and cost.response == RESPONSE]
+def exponents(costs: Sequence[Cost], form: Form, of: Form | None = None) -> dict[str, float]:
+    """k in cost ~ n^k for memory and time: the slope of a straight line through the logarithms.
+
+    Args:
+        of: only where this form, too, is measured.
+    """
+    shared = {cost.n_visual for cost in costs if cost.form == (of or form)}
+    chosen = [cost for cost in costs if cost.form == form and cost.response == RESPONSE and cost.n_visual in shared]
     counts = [math.log(cost.n_visual) for cost in chosen]
     return {
         "memory": _slope(counts, [math.log(max(1, cost.peak_bytes)) for cost in chosen]),
@@ -82,8 +108,9 @@ def exponents(costs: Sequence[Cost], form: Form) -> dict[str, float]:
     }
 
 
-def rows(costs: Sequence[Cost]) -> list[list[str]]:
+def rows(measured: Measured) -> list[list[str]]:
     """Lines of the report: streaming at each length, beside the textbook form where there is one, and the prefill."""
+    costs = measured.costs
     by = {(cost.form, cost.n_visual, cost.response): cost for cost in costs}
     lines = []
     for count, response in sorted({(cost.n_visual, cost.response) for cost in costs}):
@@ -99,29 +126,55 @@ def rows(costs: Sequence[Cost]) -> list[list[str]]:
         if textbook := by.get(("textbook", count, response)):
             memory, seconds = stream.peak_bytes / textbook.peak_bytes, stream.seconds / textbook.seconds
             lines.append(["  of the textbook form's", f"{100 * seconds:.0f}% time, {100 * memory:.0f}% memory"])
-    for form in _FORMS:
-        if len({cost.n_visual for cost in costs if cost.form == form}) > 1:
-            grows = exponents(costs, form)
-            lines.append([f"  {form} grows as", f"n^{grows['memory']:.2f} in memory, n^{grows['time']:.2f} in time"])
+            if plain := by.get(("plain", count, response)):
+                floor = f"{100 * plain.seconds / textbook.seconds:.0f}% time"
+                lines.append(["  a plain forward and backward pass, the floor", floor])
+            if response == RESPONSE and count in measured.differences:
+                largest = f"{measured.differences[count]:.0e} of the largest score"
+                lines.append(["  the two forms' results differ by at most", largest])
+    for name, grows in _growths(costs).items():
+        lines.append([f"  {name} grows as", f"n^{grows['memory']:.2f} in memory, n^{grows['time']:.2f} in time"])
+    if measured.threads:
+        lines.append(["  torch threads in these measurements", str(measured.threads)])
     return lines
 
 
-def summary(shape: Shape, costs: Sequence[Cost]) -> dict[str, Any]:
+def summary(shape: Shape, measured: Measured) -> dict[str, Any]:
     """For bench.json."""
-    measured: tuple[Form, ...] = ("streaming", "textbook", "prefill")
     return {
         "shape": asdict(shape),
         "response_tokens": RESPONSE,
-        "costs": [asdict(cost) for cost in costs],
-        "exponents": {
-            form: exponents(costs, form)
-            for form in measured
-            if len({cost.n_visual for cost in costs if cost.form == form}) > 1
-        },
+        "rounds": ROUNDS,
+        "torch_threads": measured.threads,
+        "costs": [asdict(cost) for cost in measured.costs],
+        # As text: they are below what the file's other numbers are rounded to.
+        "differences": {str(count): f"{apart:.1e}" for count, apart in measured.differences.items()},
+        "exponents": _growths(measured.costs),
     }
 
 
-def _alone(shape: Shape, form: Form, n_visual: int, response: int = RESPONSE) -> Cost:
+def _growths(costs: Sequence[Cost]) -> dict[str, dict[str, float]]:
+    """`exponents` of each form that is measured at several lengths; streaming's where the textbook form is, too."""
+    measured: tuple[Form, ...] = ("streaming", "textbook", "plain", "prefill")
+    lengths = {form: {cost.n_visual for cost in costs if cost.form == form} for form in measured}
+    found = {str(form): exponents(costs, form) for form in measured if len(lengths[form]) > 1}
+    if 1 < len(lengths["textbook"]) < len(lengths["streaming"]):
+        found[f"streaming to {max(lengths['textbook'])} tokens"] = exponents(costs, "streaming", "textbook")
+    return found
+
+
+def _cost(form: Form, n_visual: int, response: int, runs: Sequence[dict[str, Any]]) -> Cost:
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return Cost(form, n_visual, seconds, max(run["peak_bytes"] for run in runs), response)
+
+
+def _apart(found: Sequence[float], expected: Sequence[float]) -> float:
+    largest = max(abs(score) for score in expected)
+    return max(abs(one - other) for one, other in zip(found, expected, strict=True)) / largest
+
+
+def _alone(shape: Shape, form: Form, n_visual: int, response: int = RESPONSE) -> dict[str, Any]:
+    """What `child` prints, from a process of its own."""
     asked = json.dumps([asdict(shape), form, n_visual, response])
     code = "import sys; from harness.bench.relevance import child; child(sys.argv[1])"
     done = subprocess.run(
@@ -131,11 +184,12 @@ def _alone(shape: Shape, form: Form, n_visual: int, response: int = RESPONSE) ->
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    return Cost(form, n_visual, response=response, **json.loads(done.stdout.splitlines()[-1]))
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def child(asked: str) -> None:
-    """Measures one form at one length in this process and prints it as JSON."""
+    """Measures one form at one length in this process and prints it as JSON, and the relevance where it is one."""
     import torch
 
     from harness.bench.meter import peak_memory
@@ -146,14 +200,11 @@ def child(asked: str) -> None:
     model = _model(Shape(**shape), device)
     work(model, form, 64)()  # what only the first call pays
     run = work(model, form, n_visual, response)
-    seconds, peak = [], 0
-    repeats = 3 if n_visual <= 2048 else 1
-    for _ in range(repeats):
-        with peak_memory(model.device) as held, stopwatch(model.device) as watch:
-            run()
-        seconds.append(watch.seconds)
-        peak = max(peak, held.bytes)
-    print(json.dumps({"seconds": sorted(seconds)[repeats // 2], "peak_bytes": peak}))
+    with peak_memory(model.device) as held, stopwatch(model.device) as watch:
+        found = run()
+    scores = found.tolist() if form in _FORMS else None
+    measured = {"seconds": watch.seconds, "peak_bytes": held.bytes, "threads": torch.get_num_threads()}
+    print(json.dumps({**measured, "scores": scores}))
 
 
 def work(model: Any, form: Form, n_visual: int, response_tokens: int = RESPONSE) -> Callable[[], Any]:
@@ -163,6 +214,7 @@ def work(model: Any, form: Form, n_visual: int, response_tokens: int = RESPONSE)
     from model_wrappers.anatomy import language_model
     from model_wrappers.prompt import VisualPrompt, as_batch
     from model_wrappers.relevance.streaming import prompt_relevance
+    from model_wrappers.relevance.targets import frozen
     from model_wrappers.relevance.textbook import textbook_relevance
 
     length, device = n_visual + TEXT, model.device
@@ -189,8 +241,20 @@ def work(model: Any, form: Form, n_visual: int, response_tokens: int = RESPONSE)
             hidden = decoder(inputs_embeds=prompt.inputs_embeds[None], position_ids=positions, use_cache=True)
             return model.lm_head(hidden.last_hidden_state[0, -1:])
 
-    forms = {"streaming": prompt_relevance, "textbook": textbook_relevance}
-    return prefill if form == "prefill" else lambda: forms[form](model, prompt, response)
+    def plain() -> Any:
+        decoder, embeds = language_model(model), prompt.inputs_embeds[None].detach().requires_grad_()
+        with torch.enable_grad(), frozen(model):
+            hidden = decoder(inputs_embeds=embeds, position_ids=as_batch(prompt.position_ids), use_cache=False)
+            score = model.lm_head(hidden.last_hidden_state[0, -1])[response[0]]
+            return torch.autograd.grad(score, embeds)
+
+    calls: dict[Form, Callable[[], Any]] = {
+        "streaming": lambda: prompt_relevance(model, prompt, response),
+        "textbook": lambda: textbook_relevance(model, prompt, response),
+        "plain": plain,
+        "prefill": prefill,
+    }
+    return calls[form]
 
 
 def _model(shape: Shape, device: str) -> Any:

@@ -119,6 +119,10 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _blocks(first_row: int, length: int, window: int | None) -> Iterator[tuple[int, int, int]]:
-    """(first row, row after the last, first row that any of them sees)."""
-    for start in range(first_row, length, ROWS):
+    """(first row, row after the last, first row that any of them sees), from the last rows to the first.
+
+    Without a window the last see most, so that what one block frees has room for what the next one makes: in the
+    other order the allocator leaves holes, some 50 MiB of them at 1,500 rows of 14 heads.
+    """
+    for start in reversed(range(first_row, length, ROWS)):
         yield start, min(start + ROWS, length), 0 if window is None else max(0, start - window + 1)

@@ -55,7 +55,7 @@ class _Attention(torch.autograd.Function):
         window: int | None,
         first_row: int,
     ) -> tuple[Tensor, Tensor]:
-        return _attend(query, key, value, scaling, window), carry.clone()
+        return _attend(query, key, value, scaling, window, first_row), carry.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -126,24 +126,27 @@ def _batched(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[
 _backward.register_vmap(_batched)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
-    """Causal attention [1, H, n, d] by torch's fused kernels."""
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, first_row: int = 0
+) -> Tensor:
+    """Causal attention [1, H, n, d] by torch's fused kernels; rows before `first_row` are left 0."""
     fused = torch.nn.functional.scaled_dot_product_attention
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     length = query.shape[2]
-    if window is None or window >= length:
+    size = window or length
+    if size >= length and not first_row:
         return fused(query, key, value, is_causal=True, scale=scaling)
     parts = []
-    for start in range(0, length, window):  # whose mask is small: each block sees two windows at most
-        stop, low = min(start + window, length), max(0, start - window + 1)
+    for start in range(first_row, length, size):  # whose mask is small: a window's rows see two windows at most
+        stop, low = min(start + size, length), max(0, start - size + 1)
         rows = torch.arange(start, stop, device=query.device)[:, None]
         columns = torch.arange(low, stop, device=query.device)
-        near = (columns <= rows) & (columns > rows - window)
+        near = (columns <= rows) & (columns > rows - size)
         parts.append(
             fused(query[:, :, start:stop], key[:, :, low:stop], value[:, :, low:stop], attn_mask=near, scale=scaling)
         )
-    return torch.cat(parts, dim=2)
+    return torch.nn.functional.pad(torch.cat(parts, dim=2), (0, 0, first_row, 0))
 
 
 def _attention_interface(

@@ -186,6 +186,8 @@ def test_the_whole_command(
     assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
     assert 2**28 < found["grid"]["peak_memory"] < 2**34  # this process, with all that earlier tests left in it
     assert found["scaling"]["workers"]["1"] > 0 and found["scaling"]["ideal"] == {"2": 20.0}
+    [agreed] = found["relevance"]["agreement"]  # 3 samples of each benchmark, five options
+    assert agreed["cases"] == 30 and 0 < float(agreed["float32"]["worst"]) < float(agreed["bfloat16"]["worst"])
     assert 0 < found["scaling"]["gpus"]["2"] <= 20 and 0 < found["scaling"]["driver_cpu"]["2"]
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
@@ -198,7 +200,9 @@ def test_overhead_is_what_is_neither_decoding_nor_the_model() -> None:
     whole = bench.Grid(3, 100, 0, 2, 3 << 29, 1.0, 10.0, 0.5, 0.1, 0.1, 0.2, 0.65, 0.05)
     compared = bench.Comparison(2.0, 3.5, 7.0, 50, 49, 48)
     scales = scaling.Scaling({1: 4.0, 2: 7.0}, {1: 10.0, 64: 608.0}, {1: 10.0, 64: 640.0}, {1: 0.01, 64: 0.2})
-    text = bench.report(compared, bench.Tipped("bfloat16", 50, 3), [], whole, scales, {"python": 0.02}, [])
+    text = bench.report(
+        compared, bench.Tipped("bfloat16", 50, 3), [], whole, scales, {"python": 0.02}, relevance.Measured()
+    )
     said = {
         parts[1].strip(): parts[2].strip()
         for parts in (line.split("|") for line in text.splitlines())
@@ -220,10 +224,10 @@ SHAPE = relevance.Shape(layers=2, hidden=32, heads=4, key_heads=2, intermediate=
 
 
 def test_relevance_is_measured_in_a_fresh_process() -> None:
-    cost = relevance._alone(SHAPE, "textbook", 256, response=8)
-    assert (cost.form, cost.n_visual, cost.response) == ("textbook", 256, 8)
+    found = relevance._alone(SHAPE, "textbook", 256, response=8)
     maps = 2 * 4 * 256**2 * 4  # bytes of the two layers' attention
-    assert cost.seconds > 0 and maps < cost.peak_bytes < 2**28, "not what this process has loaded"
+    assert found["seconds"] > 0 and maps < found["peak_bytes"] < 2**28, "not what this process has loaded"
+    assert len(found["scores"]) == 256 and found["threads"] >= 1
 
 
 def test_relevance_in_both_forms_and_how_it_grows(
@@ -235,26 +239,57 @@ def test_relevance_in_both_forms_and_how_it_grows(
 
     monkeypatch.setattr(subprocess, "run", here)
     monkeypatch.setattr(relevance, "OFTEN", 256)
-    costs = relevance.measure(SHAPE, both=[256], alone=[])
+    noted: list[str] = []
+    monkeypatch.setattr(relevance, "say", noted.append)
+    measured = relevance.measure(SHAPE, both=[256], alone=[])
+    costs = measured.costs
     assert [(cost.form, cost.n_visual, cost.response) for cost in costs] == [
         ("streaming", 256, 1),
         ("prefill", 256, 1),
         ("textbook", 256, 1),
+        ("plain", 256, 1),
         ("streaming", 256, 8),
         ("textbook", 256, 8),
     ]
+    turns = [line.rpartition(" ")[2] for line in noted[:-1]]
+    assert turns == ["streaming", "prefill", "textbook", "plain"] * relevance.ROUNDS, "the forms take turns"
     assert all(cost.seconds > 0 for cost in costs)
+    assert 0 < measured.differences[256] <= 1e-5, "two computations of the same"
+    said = dict(relevance.rows(measured))
+    assert said["  the two forms' results differ by at most"].endswith("of the largest score")
+    assert said["  torch threads in these measurements"] == str(torch.get_num_threads())
+    summed = relevance.summary(SHAPE, measured)
+    assert float(summed["differences"]["256"]) > 0 and summed["torch_threads"] == torch.get_num_threads()
+
+
+def test_a_plain_pass_is_one_forward_and_one_backward_pass() -> None:
+    model = relevance._model(SHAPE, "cpu")
+    [gradient] = relevance.work(model, "plain", 32)()
+    assert gradient.shape == (1, 32 + relevance.TEXT, SHAPE.hidden) and (gradient[0, 0] != 0).any()
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_report_of_costs() -> None:
     made = [relevance.Cost("streaming", n, n * n / 1e6, 5 * n) for n in (100, 200, 400)]
     assert relevance.exponents(made, "streaming") == pytest.approx({"memory": 1.0, "time": 2.0})
     made += [relevance.Cost("prefill", n, n / 1e4, 1) for n in (100, 200, 400)]
     made.append(relevance.Cost("textbook", 100, 0.04, 2000))
     longer = [relevance.Cost("streaming", 100, 0.05, 800, 8), relevance.Cost("textbook", 100, 0.1, 1600, 8)]
     assert relevance.exponents(made + longer, "streaming") == relevance.exponents(made, "streaming")
-    assert [value for _, value in relevance.rows(made + longer)][2:4] == [
+    assert [value for _, value in relevance.rows(relevance.Measured(made + longer))][2:4] == [
         "0.05 s, 0 MiB, 5.0 prefills",
         "50% time, 50% memory",
     ]
-    said = dict(relevance.rows(made))
+    made.append(relevance.Cost("plain", 100, 0.02, 1500))
+    said = dict(relevance.rows(relevance.Measured(made, {100: 3.2e-7}, 2)))
+    assert said["  a plain forward and backward pass, the floor"] == "50% time"
+    assert said["  the two forms' results differ by at most"] == "3e-07 of the largest score"
+    assert said["  torch threads in these measurements"] == "2"
     assert said["relevance of 100 visual tokens for an answer of one token"].endswith("1.0 prefills")
     assert said["  of the textbook form's"] == "25% time, 25% memory"
     assert said["  streaming grows as"] == "n^1.00 in memory, n^2.00 in time"
+    assert "  streaming to 100 tokens grows as" not in said, "one length has no slope"
+    made.append(relevance.Cost("textbook", 200, 0.16, 8000))
+    said = dict(relevance.rows(relevance.Measured(made)))
+    assert said["  streaming to 200 tokens grows as"] == "n^1.00 in memory, n^2.00 in time"
+    assert said["  textbook grows as"] == "n^2.00 in memory, n^2.00 in time"
