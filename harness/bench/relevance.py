@@ -49,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one form at one length: seconds (median of the rounds) and the most bytes beyond the weights and the prompt.
+    """Of one form at one length: seconds, and the most bytes beyond the weights and the prompt; medians of the rounds.
 
     `response`: tokens of the answer that is explained.
     """
@@ -164,8 +164,8 @@ def _growths(costs: Sequence[Cost]) -> dict[str, dict[str, float]]:
 
 
 def _cost(form: Form, n_visual: int, response: int, runs: Sequence[dict[str, Any]]) -> Cost:
-    seconds = statistics.median(run["seconds"] for run in runs)
-    return Cost(form, n_visual, seconds, max(run["peak_bytes"] for run in runs), response)
+    seconds, peak = (statistics.median(run[each] for run in runs) for each in ("seconds", "peak_bytes"))
+    return Cost(form, n_visual, seconds, int(peak), response)
 
 
 def _apart(found: Sequence[float], expected: Sequence[float]) -> float:

@@ -12,11 +12,11 @@ import torch
 
 from model_wrappers.relevance import blocks
 
-KEPT_NUMBERS = 2**26
-"""What the graphs of the last layers may hold that are kept from the forward pass, and so not run again: 256 MiB in
-float32. Of layers of the shape of a 0.5B Qwen2 it keeps the last 7 at 512 rows, 3 at 1,536, 2 at 3,072, from 3,519 on
-the last alone, of which little is run. At 1,536 rows one more of four saves a tenth of the time and takes a fifth more
-memory."""
+KEPT_NUMBERS = 2**25
+"""What the graphs of the last layers may hold that are kept from the forward pass, and so not run again: 128 MiB in
+float32. Of layers of the shape of a 0.5B Qwen2 the last 4 are kept at 512 rows, 2 at 1,536, and from 1,760 on the last
+alone, of which little is run. A third one at 1,536 rows takes the process above a quarter of the textbook form's
+memory: beside what is alive, glibc holds as much again in holes that its aligned allocations cannot use."""
 TARGET_NUMBERS = 2**22
 """What the widest gradient of all targets in one pass may have. A CPU gains from several targets in one pass only where
 a layer is small, as those of the micro models, which take 36 of 256 rows at once; of a 0.5B Qwen2 one at a time takes
