@@ -40,7 +40,7 @@ def test_agree_in_float32(found: list[agreement.Case]) -> None:
 def test_streaming_is_no_further_from_the_truth_in_bfloat16(found: list[agreement.Case]) -> None:
     """Which of the two is nearer for a few prompts is chance, since both round the hidden states and their gradients.
 
-    Hence the margin. Over the 90 cases of each micro model that `retain bench` measures, streaming is nearer.
+    Hence the margin, which sees gross errors only. `retain bench` measures 90 cases of each micro model.
     """
     streaming, textbook = (statistics.mean(getattr(case, form) for case in found) for form in ("streaming", "textbook"))
     assert 0 < streaming <= 2 * textbook
