@@ -14,7 +14,7 @@ from harness.data import fetch, unpack
 from harness.store import Store
 from model_wrappers.errors import UserError
 from tests.benchmarks import layouts
-from tests.data.test_command import servers
+from tests.data.conftest import servers
 from tests.faults.test_disk import PAGE, sentence, told
 from tests.faults.world import alone, disk, may_mount
 from tests.judging.test_run import Answered, answered

@@ -88,6 +88,7 @@ def test_doctor_data_and_run_in_turn(
         card = SimpleNamespace(name="A100", total_memory=80 * 10**9)
         plugged.setattr(torch.cuda, "device_count", lambda: 1)
         plugged.setattr(torch.cuda, "get_device_properties", lambda _: card)
+        plugged.setattr(torch.cuda, "mem_get_info", lambda _: (80 * 10**9, 80 * 10**9))
         status, out, err = said("doctor", *where, *store, "--before-data")
     assert (status, err) == (0, "") and "A100, 74.5 GiB" in out
     assert not fetched(servers)
