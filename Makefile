@@ -77,10 +77,11 @@ tables: $(INSTALLED)
 	  $(call ASK,$$table) || { status=$$?; [ $$status -eq 3 ] || exit $$status; }; \
 	done; $(MAKE) --no-print-directory figure3 || exit $$?; exit $$status
 
-# A file's tests stay in one process; each process has one thread, so that they do not get in each other's way.
+# A file's tests stay in one process; each process has one thread, so that they do not get in each other's way. One more
+# than there are cores, since tests of Ray, of kills and of servers mostly wait.
 test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -q -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check harness model_wrappers tests

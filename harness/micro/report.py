@@ -227,6 +227,6 @@ A network of kernel 1 can only rescale attention, and scores on videos as attent
 on micro-qwen2-vl, behind it on micro-llava-onevision, and about level with it on micro-vila
 ([ablations/kernel.md](ablations/kernel.md)): on these two what stands beside a token tells little of it. The frames of
 a video are 36 tokens long on micro-llava-onevision, where five convolutions of width 3 see 11, but kernels of 5 and 7
-gain nothing. micro-llava-onevision's compressors and micro-qwen2-vl's for images were taught from 1,500 samples
-(`retain micro teach MODEL --samples 1500`), the others from the 3,000 that `make micro` asks for.
+gain nothing. micro-llava-onevision's compressors and those of the two others for images were taught from 1,500 samples
+(`retain micro teach MODEL --samples 1500`), the videos' of the two others from the 3,000 that `make micro` asks for.
 """
