@@ -11,7 +11,7 @@ Nine questions, each measured in one run on one machine:
 - how long the command and the library take to start;
 - answering on a Ray cluster: 1 and 2 workers, and the driver's own load with simulated GPUs;
 - exact relevance: streaming against the textbook form, a prefill and a plain forward and backward pass, their growth;
-- how far the two forms agree, in float32 and bfloat16, on a micro experiment's models.
+- how far the two forms agree, in float64, float32 and bfloat16, on a micro experiment's models.
 """
 
 from __future__ import annotations
