@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from harness.compressor import heap
 from harness.compressor.batches import Samples, pairs_digest
 from harness.compressor.dataset import Pair
 from harness.compressor.state import State
@@ -125,7 +126,8 @@ def fit(
         curves = [Epoch(*pair) for pair in losses]
     seen, unseen = (Samples(pairs, settings.zeroed) for pairs in (training, held_out))
     steps = -(-len(seen) // BATCH)
-    with tqdm(total=settings.epochs * steps, initial=len(curves) * steps, desc="compressor", unit="batch") as bar:
+    bar = tqdm(total=settings.epochs * steps, initial=len(curves) * steps, desc="compressor", unit="batch")
+    with bar, heap.kept() if device.type == "cpu" else nullcontext():
         while len(curves) < settings.epochs and not _stale(curves, settings.patience):
             train_kl = _pass(net, optimiser, seen, len(curves), settings, device, bar)
             curves.append(Epoch(train_kl, mean_kl(net, unseen, device)))
