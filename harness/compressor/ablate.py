@@ -19,7 +19,7 @@ from tabulate import tabulate
 from harness import identity
 from harness.compressor.ablations import ABLATIONS, Ablation, Variant
 from harness.compressor.batches import pairs_digest
-from harness.compressor.evaluate import ATTENTION, KL, OURS, OVERLAP, RANDOM, SPEARMAN, agreement, evaluate
+from harness.compressor.evaluate import ATTENTION, KL, MASS, OURS, OVERLAP, RANDOM, SPEARMAN, agreement, evaluate
 from harness.compressor.opened import Data
 from harness.compressor.recipe import RECIPE
 from harness.compressor.tables import HEADERS, plain
@@ -30,7 +30,7 @@ from harness.store import digest
 from model_wrappers.errors import UserError
 
 KNOWN = {**ABLATIONS, "recipe": RECIPE}
-COLUMNS = (*OVERLAP.values(), SPEARMAN, KL)
+COLUMNS = (*OVERLAP.values(), MASS[0.25], SPEARMAN, KL)
 CODE = [f"harness.compressor.{name}" for name in ("train", "evaluate", "batches", "split", "ablations")]
 
 
@@ -169,7 +169,8 @@ def _page(
     told = f"epochs {settings.epochs}, input scale {settings.input_scale}, {settings.precision}, seed {settings.seed}"
     return (
         f"# {ablation.title}\n\n{table}\n\n{ablation.note} Held-out samples; overlap is the share of the tokens kept "
-        f"that relevance would keep, too. Trainings: {told}, where a row does not say otherwise.\n"
+        "that relevance would keep, too, mass the share of all relevance that they have. Trainings: "
+        f"{told}, where a row does not say otherwise.\n"
         + (f"\nKinds of relevance among themselves:\n\n{between}\n" if between else "")
         + f"\nMade by `{command}`; intervals in the JSON file beside this one.\n"
     )

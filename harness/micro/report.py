@@ -190,13 +190,17 @@ def compressors(checkpoints: Path) -> str:
     for path in sorted(checkpoints.glob("*/compressor-*/training.json")):
         held_out = json.loads(path.read_text("utf-8"))["held_out"]
         shares = [f"{100 * held_out['scores'][method]['overlap@0.25'][0]:.1f}" for method in RIVALS]
-        ahead, low, high = (100 * value for value in held_out["ahead"][RIVALS[1]]["overlap@0.25"])
+        ahead = [_points(held_out["ahead"][RIVALS[1]][metric]) for metric in ("overlap@0.25", "mass@0.25")]
         media = path.parent.name.removeprefix("compressor-")
-        lines.append(
-            [path.parents[1].name, media, held_out["samples"], *shares, f"{ahead:+.1f} [{low:+.1f}, {high:+.1f}]"]
-        )
-    headers = ["model", "media", "samples", *RIVALS, "cnn ahead of its input"]
+        lines.append([path.parents[1].name, media, held_out["samples"], *shares, *ahead])
+    headers = ["model", "media", "samples", *RIVALS, "cnn ahead of its input", "by mass"]
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _points(interval: Sequence[float]) -> str:
+    """A difference of shares and its bounds, in points."""
+    ahead, low, high = (100 * value for value in interval)
+    return f"{ahead:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _page(made: Sequence[Bar], names: Sequence[str], beside: Sequence[str]) -> str:
@@ -219,7 +223,8 @@ else is here names its own command.
 ## Compressors
 
 Share of the tokens kept at 25% that exact relevance would keep, too, on held-out samples; in brackets the 95% interval
-of the difference, in points. Each folder of `harness/micro/checkpoints` has its card.
+of the difference, in points. By mass: the same of the share of all relevance that the tokens kept at 25% have. Each
+folder of `harness/micro/checkpoints` has its card.
 
 {compressors(CHECKPOINTS)}
 
