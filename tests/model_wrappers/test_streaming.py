@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,15 +88,18 @@ def test_in_bfloat16_within_the_bound(
 ) -> None:
     """Of these random models; trained ones differ by more, see `tests/project/test_agreement.py`.
 
-    Both round at other places, and CPUs differ (7% on one, 9% on another); each is up to a quarter away from what the
-    same weights give in float32.
+    Both round at other places; each is up to a quarter away from what the same weights give in float32. Where they are
+    further from each other than the bound (on some CPUs), it is the textbook form that is off.
     """
     (prompt,) = encode(half, ask(PROMPTS[asked]))
+    exact = replace(prompt, inputs_embeds=prompt.inputs_embeds.float(), cache={})
+    truth = textbook_relevance(deepcopy(half).float(), exact, RESPONSE, **options)
     expected = textbook_relevance(half, prompt, RESPONSE, **options)
     for kept in (ALL_KEPT, ONE_KEPT):
         monkeypatch.setattr(budget, "KEPT_NUMBERS", kept)
         found = streaming.prompt_relevance(half, prompt, RESPONSE, **options)
-        assert (found - expected).abs().max() <= 0.15 * expected.abs().max()
+        if (found - expected).abs().max() > 0.07 * expected.abs().max():
+            assert (found - truth).abs().max() < (expected - truth).abs().max() / 2
 
 
 def test_is_no_further_from_the_truth_than_the_textbook_in_bfloat16(

@@ -44,6 +44,7 @@ def test_are_one_in_float64(found: list[agreement.Case]) -> None:
 
 def test_agree_in_float32(found: list[agreement.Case]) -> None:
     """As far as rounding lets: where the textbook form itself is 1e-5 from float64, so are they from each other."""
+    assert max(case.float32 for case in found[5:10]) <= 1e-5, "of a prompt where rounding moves neither form so far"
     assert statistics.median(case.float32 for case in found) <= 1e-5
     assert max(case.float32 for case in found) <= 1e-4
     assert max(case.float32_streaming for case in found) <= 1e-4
