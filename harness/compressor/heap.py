@@ -1,7 +1,7 @@
 """Memory of a training on a CPU: the blocks that a step frees are kept for the next one.
 
 glibc hands large blocks back to the system as they are freed. A training step frees them all, so the next would meet
-fresh pages only: over 200,000 page faults a step of 128 samples, half of its time.
+fresh pages only, and spend a good part of its time on page faults.
 """
 
 from __future__ import annotations

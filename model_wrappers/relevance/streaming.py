@@ -42,12 +42,12 @@ def visual_relevance(
 
     It equals `textbook.textbook_relevance`: in float64 to 4e-7 of the largest score, over 270 explanations of the three
     micro models. In float32 the two differ by 1e-6 in the median and 7e-5 at worst, where rounding alone moves the
-    textbook form by as much (8e-5 at worst from float64, this one 7e-5); on small random models by less than 1e-5.
-    In bfloat16 they round at other places, and there is no bound that holds everywhere: they differ by 2 to 3% of the
-    largest score in the median and by 27% at worst, on single other prompts by 69%. From the same rounded weights in
-    float32 streaming is 1.5 to 2.3% away in the median and the textbook form 2.3 to 3.7%, since the attention here
-    multiplies in float32, or sums in it products of rounded numbers. `retain bench` reports all of it. These are tiny
-    models; of real ones nothing is known.
+    textbook form by as much (8e-5 at worst from float64, this one 7e-5); on small random models by less than 1e-5. In
+    bfloat16 they round at other places, and there is no bound that holds everywhere: they differ by 2 to 3% of the
+    largest score in the median and by 27% at worst there. From the same rounded weights in float32 streaming is 1.5 to
+    2.3% away in the median and the textbook form 2.3 to 3.7%, since the attention here multiplies in float32, or sums
+    in it products of rounded numbers. `retain bench` reports all of it. These are tiny models; of real ones nothing is
+    known.
 
     Args:
         model: any that `model_wrappers.compress` takes, on any attention kernel; it comes back as it was.
