@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from harness import experiments, plan
-from harness.micro.editions import ensure
 from harness.micro.families import FAMILIES, family
 from harness.models import open_model
 from harness.sweep.answering import message_for, use_frames_of
@@ -28,22 +27,17 @@ def _tokens(experiment: Any, data: plan.Data, model: str, benchmark: str) -> int
         wrapper.close()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure(tmp_path_factory.mktemp("data"))
-
-
 @pytest.mark.parametrize(
     ("small", "large", "benchmark"), [("table2", "table5", "MMStar"), ("table3", "table6", "MVBench")]
 )
-def test_at_least_two_and_a_half_times_as_many(small: str, large: str, benchmark: str, folder: Path) -> None:
+def test_at_least_two_and_a_half_times_as_many(small: str, large: str, benchmark: str, data: Path) -> None:
     before, after = experiments.load(small), experiments.load(large)
     for model in after.models:
-        usual = _tokens(before, plan.Data(before, folder), model, benchmark)
+        usual = _tokens(before, plan.Data(before, data), model, benchmark)
         video = benchmark == "MVBench"
         layout = family(model).layout(video=video, side=6 if video else 12)
         assert usual == layout.count, "what the compressor was trained on"
         larger = family(model).layout(video=video, side=6 if video else 12, larger=True).count
-        assert _tokens(after, plan.Data(after, folder), model, benchmark) == larger, "what the model was trained on"
+        assert _tokens(after, plan.Data(after, data), model, benchmark) == larger, "what the model was trained on"
         assert larger >= 2.5 * usual, model
     assert set(after.models) <= set(FAMILIES)

@@ -26,6 +26,11 @@ def parts():  # type: ignore[no-untyped-def]
     return tokenizer, QWEN.new_model(tokenizer, 0).eval(), QWEN.processor(tokenizer)
 
 
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "PACKED", {name: (2, 4) for name in training.PACKED})
+
+
 @pytest.mark.parametrize("video", [True, False])
 def test_patches_are_the_processors(parts, video: bool) -> None:  # type: ignore[no-untyped-def]
     _, _, processor = parts
@@ -82,6 +87,7 @@ def test_what_is_left_out_is_never_evidence_and_never_text(parts) -> None:  # ty
     assert 0.3 < gone.sum() / batch.visual.numel() < 0.95
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_training_lowers_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "REPORT_EVERY", 6)
     tokenizer = QWEN.tokenizer()
@@ -91,6 +97,7 @@ def test_training_lowers_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not model.training
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_a_stopped_training_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tokenizer = QWEN.tokenizer()
     for name, value in {"SAVE_EVERY": 2, "REPORT_EVERY": 1}.items():
