@@ -2,7 +2,8 @@
 
 The other ablations measure a compressor against the relevance that taught it, so they cannot say which kind of
 relevance teaches best. Here each set's compressor is trained (or found trained, in the store), an experiment is written
-that has a row for each teacher beside the floors, and it is run as any other: `retain run` on the file goes on with it.
+that has a row for each teacher beside the input without a network and the floors, and it is run as any other: `retain
+run` on the file goes on with it.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _experiment(
     for teacher, by_model in sets.items():
         label = _label(next(iter(by_model.values())).relevance)
         rows.append({"method": "cnn", "fields": {"compressor": f"{place}/{teacher}"}, "keep": KEEP, "label": label})
-    rows.append({"method": "downsample", "keep": KEEP})
+    rows += [{"method": method, "keep": KEEP} for method in ("first_layer_attention", "downsample")]
     rows += [{"method": "random", "fields": {"seed": seed}, "keep": KEEP} for seed in range(SEEDS)]
     title = "Compressors by their teachers, micro edition: video benchmarks, 8 frames"
     profile = {"models": models, "data": like.data, "frames": like.frames, "judge": like.judge, "rows": rows}

@@ -50,7 +50,8 @@ def test_one_command_from_sets_to_a_table(made: Written, tmp_path: Path, monkeyp
     table = taught.run(sets, out, Settings(epochs=1), "the command", limit=1)
     assert sorted(path.name for path in out.iterdir()) == sorted(f"taught{end}" for end in (".yaml", *taught.KEPT))
     text = table.read_text()
-    for row in ("CNN taught by the logit", "CNN taught by the margin", "Downsample", "Random (3 seeds)"):
+    floors = ("First-layer attention", "Downsample", "Random (3 seeds)")
+    for row in ("CNN taught by the logit", "CNN taught by the margin", *floors):
         assert text.partition("\n\n- ")[0].count(f"| {row} ") >= 2, "one of each model"
     sources = json.loads((out / "taught.sources.json").read_text())
     assert "commit" in sources
