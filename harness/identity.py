@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import subprocess
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -134,9 +134,8 @@ def code_digest(modules: Iterable[str], follow: str = "model_wrappers") -> str:
         path = _source(name)
         if path is None:
             continue
-        tree = _tree(path)
         seen[name] = _meaning(path)
-        todo += [imported for imported in _imports(tree, name, path) if imported.split(".")[0] == follow]
+        todo += [imported for imported in _imports(name, path) if imported.split(".")[0] == follow]
     return digest(seen)
 
 
@@ -154,11 +153,6 @@ def _source(module: str) -> Path | None:
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-@cache
 def _meaning(path: Path) -> str:
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
@@ -171,15 +165,18 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imports(tree: ast.Module, module: str, path: Path) -> Iterator[str]:
+@cache
+def _imports(module: str, path: Path) -> tuple[str, ...]:
+    """What a module imports, and what it imports from there, which may be modules too."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = package.split(".")
                 base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(found)

@@ -33,10 +33,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digest() -> str:
-    for cached in (identity._source, identity._tree, identity._meaning):
+    for cached in (identity._source, identity._imports, identity._meaning):
         cached.cache_clear()
     found = identity.code_digest(["model_wrappers.method"])
-    for cached in (identity._source, identity._tree, identity._meaning):
+    for cached in (identity._source, identity._imports, identity._meaning):
         cached.cache_clear()
     return found
 
@@ -68,7 +68,7 @@ def test_one_method_does_not_depend_on_another() -> None:
 def test_imports_relative_and_absolute_are_followed() -> None:
     path = identity._source("model_wrappers.families.kit")
     assert path is not None
-    found = set(identity._imports(identity._tree(path), "model_wrappers.families.kit", path))
+    found = set(identity._imports("model_wrappers.families.kit", path))
     assert {"model_wrappers.errors", "torch", "ssl"} <= found
 
 
