@@ -164,6 +164,7 @@ def evaluate(
     from harness.compressor.opened import Data
     from harness.compressor.tables import write_scores
     from model_wrappers.compressor import Compressor
+    from model_wrappers.compressor.hub import WEIGHTS, locate
 
     net = Compressor.from_pretrained(compressor)
     opened = Data.open(data)
@@ -177,7 +178,8 @@ def evaluate(
             f"{opened.media} prompts"
         )
     command = _command("evaluate", compressor=compressor, data=data)
-    text, paths = write_scores(measure(net, opened.sides[1]), net, opened.about(), out, command)
+    found, weights = measure(net, opened.sides[1]), locate(compressor) / WEIGHTS
+    text, paths = write_scores(found, net, weights, opened.about(), out, command)
     print(f"{text}\nWritten: {', '.join(map(str, paths))}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from harness import identity
 from harness.compressor.evaluate import ATTENTION, CEILING, KL, MASS, METRICS, OURS, OVERLAP, RANDOM, Evaluation, Score
 from harness.disk import write_atomically
 from model_wrappers.compressor import Compressor
@@ -53,12 +54,13 @@ def sentences(found: Evaluation) -> str:
 
 
 def write_scores(
-    found: Evaluation, net: Compressor, data: Mapping[str, Any], out: Path, command: str
+    found: Evaluation, net: Compressor, weights: Path, data: Mapping[str, Any], out: Path, command: str
 ) -> tuple[str, list[Path]]:
     """Writes `out`/MODEL-MEDIA.md and .json; returns the table's page and the two paths.
 
     Args:
         net: the compressor measured.
+        weights: its file, named by its sha256.
         data: `opened.Data.about()` of the samples.
         command: what was typed.
 
@@ -67,7 +69,8 @@ def write_scores(
     """
     title = f"Compressor of {net.mllm} for {net.media} prompts, on held-out samples of {data['folder']}"
     page = f"# {title}\n\n{score_table(found)}\n\n{sentences(found)}\n\nMade by `{command}`.\n"
-    content = {"compressor": net.config(), "data": data, "command": command, **found.content()}
+    measured = {**net.config(), "weights": identity.file_digest(weights)}
+    content = {"compressor": measured, "data": data, "command": command, **identity.origin(), **found.content()}
     paths = [out / f"{net.mllm}-{net.media}{suffix}" for suffix in (".md", ".json")]
     texts = (page, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     for path, text in zip(paths, texts, strict=True):

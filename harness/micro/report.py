@@ -231,13 +231,13 @@ folder of `harness/micro/checkpoints` has its card.
 By mass, which the loss asks for, all six are ahead of their input. By overlap the videos' compressors of
 micro-llava-onevision and micro-vila are not, and none that was tried is by more than 0.6 points: one to seven layers, a
 quarter of the paper's width to twice it, 0 to 75% of the label set to zero, 30 to 200 epochs, raw attention or divided
-by its mean ([ablations](ablations/README.md)). Overlap is no end in itself: on micro-llava-onevision a compressor of 100
-epochs, where the published one has 40, is 8 points behind its input, and keeps 88% of vanilla by the answers at 25%,
-where the published one keeps 73%. A
-network of kernel 1 can only rescale attention, and scores on videos as attention does; wider kernels are ahead of it on
-micro-qwen2-vl, behind it on micro-llava-onevision, and about level with it on micro-vila: on these two what stands
-beside a token tells little of it. The frames of a video are 36 tokens long on micro-llava-onevision, where five
-convolutions of width 3 see 11, but kernels of 5 and 7 gain nothing.
+by its mean ([ablations](ablations/README.md)). A network of kernel 1 can only rescale attention, and scores on videos
+as attention does; wider kernels are ahead of it on micro-qwen2-vl, behind it on micro-llava-onevision, and about level
+with it on micro-vila: on these two what stands beside a token tells little of it. The frames of a video are 36 tokens
+long on micro-llava-onevision, where five convolutions of width 3 see 11, but kernels of 5 and 7 gain nothing.
+
+Overlap is no end in itself: on micro-llava-onevision a compressor of 100 epochs, where the published one has 40, is 8
+points behind its input in overlap and keeps 88% of vanilla by the answers at 25%, where the published one keeps 73%.
 
 micro-llava-onevision's compressors and those of the two others for images were taught from 1,500 samples
 (`retain micro teach MODEL --samples 1500`), the videos' of the two others from the 3,000 that `make micro` asks for.

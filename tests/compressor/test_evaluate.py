@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.compressor.dataset import Pair
 from harness.compressor.evaluate import CEILING, METRICS, OURS, RANDOM, evaluate, predictions, spearman
 from harness.compressor.split import split
+from harness.identity import file_digest, origin
 from model_wrappers.compressor import Compressor
 from tests.compressor.made import planted, written
 
@@ -124,7 +125,9 @@ def test_the_command_measures_the_held_out_samples(tmp_path: Path, capsys: pytes
     content = json.loads((out / "some-mllm-video.json").read_text())
     wanted = evaluate(net, split(pairs)[1])
     assert content["scores"] == json.loads(json.dumps(wanted.content()["scores"]))
-    assert content["samples"] == len(split(pairs)[1]) and content["compressor"] == net.config()
+    assert content["samples"] == len(split(pairs)[1]) and content.items() >= origin().items()
+    weights = file_digest(tmp_path / "net" / "model.safetensors")
+    assert content["compressor"] == json.loads(json.dumps({**net.config(), "weights": weights}))
     page = (out / "some-mllm-video.md").read_text()
     assert page in shown
     for said in (
