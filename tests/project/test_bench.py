@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import bench
-from harness.bench import agreement, relevance, scaling, waiting
+from harness.bench import relevance, scaling, waiting
 from harness.data.sources import PAPER
 from harness.experiments import Experiment, load
 from model_wrappers.methods.downsample import Downsample
@@ -174,7 +174,6 @@ def test_the_whole_command(
     monkeypatch.setattr(scaling, "WORKERS", (1,))
     monkeypatch.setattr(scaling, "GPUS", (2,))
     monkeypatch.setattr(scaling, "SECONDS", 2)
-    monkeypatch.setattr(agreement, "OPTIONS", agreement.OPTIONS[:2])
     out = tmp_path / "results" / "bench.json"
     arguments = ["--experiment", str(file), "--data", str(data), "--samples", "1", "--limit", "2", "--longest", "0"]
     assert bench.main([*arguments, "--out", str(out)]) == 0
@@ -187,8 +186,8 @@ def test_the_whole_command(
     assert (found["grid"]["models"], found["grid"]["workers"]) == (1, 1)
     assert 2**28 < found["grid"]["peak_memory"] < 2**34  # this process, with all that earlier tests left in it
     assert found["scaling"]["workers"]["1"] > 0 and found["scaling"]["ideal"] == {"2": 20.0}
-    [agreed] = found["relevance"]["agreement"]  # 3 samples of each benchmark, two options
-    assert agreed["cases"] == 12 and 0 < float(agreed["float32"]["worst"]) < float(agreed["bfloat16"]["worst"])
+    [agreed] = found["relevance"]["agreement"]  # 3 samples of each benchmark, five options
+    assert agreed["cases"] == 30 and 0 < float(agreed["float32"]["worst"]) < float(agreed["bfloat16"]["worst"])
     assert 0 < found["scaling"]["gpus"]["2"] <= 20 and 0 < found["scaling"]["driver_cpu"]["2"]
     assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1
     assert found["machine"]["versions"]["torch"].startswith("2.")
